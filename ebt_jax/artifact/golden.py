@@ -1,0 +1,60 @@
+"""One question and its answer, kept when a policy is exported and asked again when it is loaded."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ebt_jax.artifact.manifest import GoldenMismatchError
+from ebt_jax.artifact.programs import flat, plain
+from ebt_jax.policy import Policy, empty_batch
+from ebt_jax.types import Observation
+
+TOLERANCE, ROUNDED_TOLERANCE = 1e-5, 1e-2
+"""Largest difference, relative to the largest number in the answer: float32 on a CPU; elsewhere, and for bfloat16."""
+
+
+def ask(policy: Policy) -> dict[str, np.ndarray]:
+    """One observation near the training data, noise for pictures, and the policy's answer to it."""
+    draw = np.random.default_rng(0)
+    example = empty_batch(policy.specs).observation
+    proprio = policy.statistics.proprio
+    state = proprio.mean + proprio.std * draw.uniform(-1, 1, example.proprio.shape)
+    observation = example._replace(
+        images={name: draw.integers(0, 256, frames.shape, np.uint8) for name, frames in example.images.items()},
+        proprio=state.astype(np.float32),
+    )
+    key = policy.sample_keys(0, np.zeros(1, np.int64), np.zeros(1, np.int64))
+    output = policy.sample_actions(observation, key)
+    answer = {"actions": output.actions, "trace_energy": output.trace_energy, "sample_energy": output.energy}
+    if policy.method.energy is not None:
+        answer["energy"] = policy.energy(observation, output.actions)
+    tensors = {**flat(plain(observation), "observation/"), "key": np.asarray(jax.random.key_data(key))}
+    return {name: np.asarray(value, order="C") for name, value in {**tensors, **{f"answer/{n}": v for n, v in answer.items()}}.items()}
+
+
+def check(policy: Policy, golden: Mapping[str, np.ndarray], tolerance: float) -> None:
+    parts: dict[str, Any] = {"images": {}, "image_masks": {}}
+    for name, value in golden.items():
+        _, _, rest = name.partition("observation/")
+        field, _, camera = rest.partition("/")
+        if camera:
+            parts[field][camera] = value
+        elif field:
+            parts[field] = value
+    observation = Observation(**parts)
+    output = policy.sample_actions(observation, jax.random.wrap_key_data(jnp.asarray(golden["key"])))
+    scale = np.asarray(policy.action_normalizer.scale)
+    answer = {"actions": output.actions / scale, "trace_energy": output.trace_energy, "sample_energy": output.energy}
+    if policy.method.energy is not None:
+        answer["energy"] = policy.energy(observation, golden["answer/actions"])
+    for name, value in answer.items():
+        wanted = golden[f"answer/{name}"] / (scale if name == "actions" else 1)
+        size = np.max(np.abs(np.nan_to_num(wanted)), initial=1.0)
+        if value.shape != wanted.shape or not np.allclose(value, wanted, rtol=0, atol=tolerance * size, equal_nan=True):
+            raise GoldenMismatchError(
+                f"{name} of the golden observation must be what it was at export within {tolerance * size:.2g}, got a difference of "
+                f"{np.nanmax(np.abs(value - wanted)):.3g}. This machine computes something else: run ebt_jax.doctor, or export here."
+            )

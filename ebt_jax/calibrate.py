@@ -1,0 +1,75 @@
+"""Calibrates a run's doubt on episodes that it did not learn from, so that it can abstain at a chosen rate of false alarms.
+
+  python -m ebt_jax.calibrate --policy=RUN                                        on the episodes that the run held out
+  python -m ebt_jax.calibrate --policy=RUN --data_dir=FOLDER --dataset=NAME       on all episodes of another dataset
+  python -m ebt_jax.calibrate --policy=RUN --evaluation=DIR                       on the successes of `evaluate --doubt --output=DIR`
+
+The first two promise something about demonstrations, the third about the policy's own successes: calibrate on what the alarm will see.
+Writes calibration.json into the newest checkpoint (or the step that --policy names), from where `export` takes it along. The last line is
+the threshold.
+"""
+
+import json
+import pathlib
+
+from absl import flags, logging
+
+from ebt_jax import cli
+
+_POLICY = flags.DEFINE_string("policy", None, "A workdir, its checkpoints, or one step of them.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "The folder that holds another dataset.")
+_DATASET = flags.DEFINE_string("dataset", "", "Its name.")
+_EVALUATION = flags.DEFINE_string("evaluation", "", "Folder of results.json, written by `evaluate --doubt`.")
+_STATISTIC = flags.DEFINE_string("statistic", "", "What `Policy.abstain` goes by; action_spread where empty.")
+_RISK = flags.DEFINE_float("risk", 0.1, "Of the threshold to print; any other can be asked for later.", lower_bound=0.0)
+_NUM_STARTS = flags.DEFINE_integer("num_starts", 4, "Descents of each observation.", lower_bound=1)
+_REFERENCES = flags.DEFINE_integer("references", 32, "Chunks of the training data for relative_energy.", lower_bound=1)
+_TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "T of relative_energy, in units of the energy.", lower_bound=1e-6)
+_SEED = flags.DEFINE_integer("seed", 0, "Draws the reference chunks and the policy's noise.", lower_bound=0)
+
+
+def main() -> None:
+    """Loads, measures, writes, prints."""
+    from ebt_jax.calibration import DEFAULT_STATISTIC, Calibration, episode_scores
+    from ebt_jax.data.mixture import open_mixture
+    from ebt_jax.evaluation.audit import reference_chunks
+    from ebt_jax.evaluation.calibrating import demonstrated, find_step, rolled_out, run_settings, write_calibration
+    from ebt_jax.evaluation.open_loop import open_dataset
+    from ebt_jax.loading import load
+
+    if bool(_DATA_DIR.value) != bool(_DATASET.value) or (_DATASET.value and _EVALUATION.value):
+        raise flags.ValidationError("--data_dir and --dataset must be given together, and not beside --evaluation.")
+    step = find_step(_POLICY.value)
+    policy = load(str(step))
+    if _EVALUATION.value:
+        results = json.loads((pathlib.Path(_EVALUATION.value) / "results.json").read_text())
+        courses, episodes = rolled_out(results, policy.identity.sha256), f"successes of {_EVALUATION.value}"
+        if not policy.calibration:
+            logging.warning("relative_energy is left out: calibrate on demonstrations before `evaluate --doubt` to have reference chunks.")
+        references = policy.calibrated.references if policy.calibration else None
+    else:
+        own = open_mixture(run_settings(step).data)
+        references = reference_chunks(own, _REFERENCES.value, _SEED.value)
+        mixture = open_dataset(policy, _DATA_DIR.value, _DATASET.value) if _DATASET.value else own
+        split = "train" if _DATASET.value else "validation"
+        numbers = {"num_starts": _NUM_STARTS.value, "temperature": _TEMPERATURE.value, "seed": _SEED.value}
+        courses = demonstrated(policy, mixture, split, references, **numbers, progress=cli.progress)
+        episodes = f"all of {_DATASET.value}" if _DATASET.value else "held out of training"
+    known = policy.calibrated if _EVALUATION.value and policy.calibration else None
+    calibration = Calibration(
+        statistic=_STATISTIC.value or DEFAULT_STATISTIC,
+        num_starts=known.num_starts if known else _NUM_STARTS.value,
+        temperature=known.temperature if known else _TEMPERATURE.value,
+        episodes=episodes,
+        scores=episode_scores(courses),
+        references=references if references is not None else policy.no_chunks,
+    )
+    rule = calibration.rule(_RISK.value)  # before anything is written: too few episodes are no calibration
+    logging.info("wrote %s", write_calibration(step, calibration.to_json()))
+    print(
+        f"abstain where {rule.statistic} > {rule.threshold:.4g}: risk {_RISK.value:g} of a false alarm, {len(courses)} episodes {episodes}"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__ or "")

@@ -1,0 +1,31 @@
+"""python -m ebt_jax.convert --source=robomimic_hdf5 --input=low_dim_v141.hdf5 --output=DIR [--name=NAME] [--spec=FILE.json]
+
+Other formats into RLDS (TFDS): DIR/NAME/1.0.0, numbers and pixels as the source has them, and an ebt_spec.json that says what they
+mean. Where the source does not say what an action means (LeRobot never does), --spec must: a file like ebt_spec.json.
+"""
+
+import pathlib
+
+from absl import flags
+
+from ebt_jax import cli
+from ebt_jax.data.convert import SOURCES
+from ebt_jax.data.spec import DatasetSpec
+from ebt_jax.data.write import write_rlds
+
+_SOURCE = flags.DEFINE_enum("source", None, sorted(SOURCES), "The format to read.", required=True)
+_INPUT = flags.DEFINE_string("input", None, "The file or folder to read.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder to write the dataset under.", required=True)
+_NAME = flags.DEFINE_string("name", "", "The dataset's name; the spec's, or that of the input, where empty.")
+_SPEC = flags.DEFINE_string("spec", "", "JSON like ebt_spec.json: what the numbers mean, where the source does not say.")
+
+
+def main() -> None:
+    spec = DatasetSpec.from_json(pathlib.Path(_SPEC.value).read_text()) if _SPEC.value else None
+    conversion = SOURCES[_SOURCE.value](_INPUT.value, _NAME.value, spec)
+    episodes = cli.progress(conversion.episodes, conversion.num_episodes, "episodes")
+    print(write_rlds(_OUTPUT.value, conversion.spec, episodes, conversion.description))
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__ or "")

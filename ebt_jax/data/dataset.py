@@ -1,0 +1,91 @@
+"""One dataset of a mixture, opened: what it means, which episodes train, in which numbers its batches come."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+from ebt_jax.data import filters, jobs
+from ebt_jax.data.folder import Folder
+from ebt_jax.data.index import Index, open_index
+from ebt_jax.data.settings import DataSettings
+from ebt_jax.data.splits import OWN_VALIDATION, Split, own_validation_split, statistics, train_split, validation_split
+from ebt_jax.data.standardize import Entry
+from ebt_jax.data.union import Place, put
+from ebt_jax.normalize import Normalizer, Statistics, make_normalizer, normalize
+from ebt_jax.specs import Specs
+from ebt_jax.types import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """One dataset of a mixture.
+
+    Attributes:
+      weight: its share of the samples.
+      train: the episodes that are not held out.
+      statistics: of the training windows, robot units.
+      left_out: what the filters took from the training episodes, by reason: how many.
+      action_normalizer, proprio_normalizer: what the loader applies to this dataset; numpy arrays.
+      filter_normalizer: of actions before anything was left out: the unit that filters count in.
+      place: where its numbers stand among the mixture's; None where they are the mixture's.
+    """
+
+    folder: Folder
+    entry: Entry
+    settings: DataSettings
+    weight: float
+    train: Split
+    statistics: Statistics
+    action_normalizer: Normalizer
+    proprio_normalizer: Normalizer
+    filter_normalizer: Normalizer
+    place: Place | None = None
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def validation(self) -> Split:
+        """The held-out episodes, or with validation_fraction 0 the dataset's own. Raises ValueError if there are none."""
+        settings, name = self.settings, self.folder.name
+        if settings.validation_fraction > 0 or settings.validation_folds:
+            return self._filtered(validation_split(self.train.index, name, settings))
+        own = next((split for split in OWN_VALIDATION if split in self.folder.splits), None)
+        if own is None:
+            raise ValueError(
+                f"dataset {name!r} must have a split {' or '.join(OWN_VALIDATION)} to validate on, got {sorted(self.folder.splits)}. "
+                "Hold some of the training episodes out: set validation_fraction above 0."
+            )
+        index = _index(self.folder, own, self.entry, settings)
+        return self._filtered(own_validation_split(index, self.train.index, name))
+
+    def _filtered(self, split: Split) -> Split:
+        """The split by the rules that the training episodes followed."""
+        return filters.apply(self.settings.filters, split, self.entry.spec, self.filter_normalizer)[0]
+
+    def normalize(self, batch: Batch) -> Batch:
+        """Robot units -> normalised, by this dataset's statistics."""
+        proprio = normalize(batch.observation.proprio, self.proprio_normalizer)
+        return batch._replace(
+            observation=batch.observation._replace(proprio=proprio), actions=normalize(batch.actions, self.action_normalizer)
+        )
+
+    def align(self, batch: Batch, specs: Specs) -> Batch:
+        """This dataset's numbers -> the mixture's, in whichever units they are; what it lacks is 0 and masked."""
+        if self.place is None:
+            return batch
+        return put(batch, self.place, len(specs.action.dimensions), len(specs.observation.proprio))
+
+
+def open_dataset(folder: Folder, entry: Entry, settings: DataSettings, weight: float) -> Dataset:
+    """Indexes the folder where that is not done yet, leaves out what is to be, and takes the statistics of what trains."""
+    whole = train_split(_index(folder, "train", entry, settings), folder.name, settings)
+    before = make_normalizer(statistics(whole).action, settings.normalization, entry.spec.action)
+    train, left_out = filters.apply(settings.filters, whole, entry.spec, before)
+    found = statistics(train)
+    action = make_normalizer(found.action, settings.normalization, entry.spec.action)
+    proprio = make_normalizer(found.proprio, settings.proprio_normalization)
+    return Dataset(folder, entry, settings, weight, train, found, action, proprio, before, left_out=left_out)
+
+
+def _index(folder: Folder, split: str, entry: Entry, settings: DataSettings) -> Index:
+    runner = None if settings.index_processes < 0 else jobs.choose(0, 0, settings.index_processes)
+    return open_index(folder, split, entry, settings.cache_dir, settings.on_bad, runner)

@@ -1,0 +1,94 @@
+"""Batch n = f(seed, n): Grain's threads ask for batches by number and hand them over in order.
+
+    row of the run  n B + i  ->  order.draw  ->  (dataset, window)  ->  batches.gather  ->  normalise
+
+A host of P holds rows n B + p B/P and the B/P - 1 that follow, so the batches of all hosts, one below the other, are the batch of
+one host.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+
+import grain
+import jax
+import numpy as np
+from jaxtyping import Int, UInt64
+
+from ebt_jax.data.mixture import Mixture
+from ebt_jax.data.order import draw, mix, permute
+from ebt_jax.types import Batch
+
+
+def make_loader(
+    mixture: Mixture,
+    split: str,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int | None = None,
+    prefetch: int | None = None,
+) -> Iterator[Batch]:
+    """Batches of numpy arrays, normalised; this host's rows of the global `batch_size`, from batch `start_step` on.
+
+    "train" never ends: each dataset's windows come without repetition within an epoch, another order each time. "validation" is
+    one pass over all windows in a fixed order that depends on `seed` alone; the last batch is filled up with rows whose
+    action_mask is all False.
+
+    Memory holds at most `prefetch` batches (default: two more than `num_threads`, which defaults to the cores, at most 16).
+    Errors of reading are raised by `next`.
+    """
+    if batch_size < 1 or not 0 <= process_index < process_count or batch_size % process_count:
+        raise ValueError(
+            f"batch_size must be a positive multiple of process_count, got {batch_size} for process {process_index} of {process_count}."
+        )
+    threads = min(os.cpu_count() or 1, 16) if num_threads is None else num_threads
+    source = _Batches(mixture, split, batch_size, seed, start_step, process_index, process_count)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2 if prefetch is None else prefetch)
+    return iter(grain.MapDataset.source(source).to_iter_dataset(options))
+
+
+_KEYS = 0x6B657973
+"""Mixed with the seed for the choices of a sample, so that they do not depend on the order of samples."""
+
+
+class _Batches:
+    """A sequence of batches that can be read at any place."""
+
+    def __init__(self, mixture: Mixture, split: str, batch_size: int, seed: int, start: int, process_index: int, process_count: int):
+        self._mixture, self._splits, self._seed, self._start = mixture, mixture.split(split), seed, start
+        self._lengths = tuple(len(part) for part in self._splits)
+        self._endless = split == "train"
+        self._batch_size, self._local = batch_size, batch_size // process_count
+        self._offset = process_index * self._local
+        self._together = mixture.settings.windows_per_visit
+
+    def __len__(self) -> int:
+        return sys.maxsize if self._endless else max(0, -(-sum(self._lengths) // self._batch_size) - self._start)
+
+    def __getitem__(self, index: int) -> Batch:
+        rows = (self._start + index) * self._batch_size + self._offset + np.arange(self._local)
+        if self._endless:
+            weights = tuple(dataset.weight for dataset in self._mixture.datasets)
+            which, windows = draw(rows, self._lengths, weights, self._seed, self._together)
+            return self._gather(which, windows, np.asarray(mix(rows, mix(_KEYS, self._seed))))
+        total = sum(self._lengths)
+        number = permute(np.minimum(rows, total - 1), total, mix(self._seed, total))
+        ends = np.cumsum(self._lengths)
+        which = np.searchsorted(ends, number, side="right")
+        batch = self._gather(which, number - ends[which] + np.asarray(self._lengths)[which])
+        return batch._replace(action_mask=batch.action_mask & (rows < total)[:, None, None])
+
+    def _gather(self, which: Int[np.ndarray, " b"], windows: Int[np.ndarray, " b"], keys: UInt64[np.ndarray, " b"] | None = None) -> Batch:
+        """The windows of each dataset, normalised by its own statistics, in the order asked for."""
+        mixture, parts = self._mixture, []
+        for i in np.unique(which):
+            mine, part = which == i, self._splits[i]
+            numbers = windows[mine] if keys is None or self._together == 1 else part.scatter(windows[mine], self._seed)
+            parts.append(mixture.batch(mixture.datasets[i], part, numbers, None if keys is None else keys[mine]))
+        if len(parts) == 1:
+            return parts[0]
+        place = np.argsort(np.argsort(which, kind="stable"))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], *parts)

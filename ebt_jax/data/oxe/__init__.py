@@ -1,0 +1,36 @@
+"""Datasets that cannot describe themselves: one record each, in tables by family.
+
+A new one: write its `Record` in the table where it belongs, and run the tests.
+"""
+
+from absl import logging
+
+from ebt_jax.data import remote
+from ebt_jax.data.folder import Folder
+from ebt_jax.data.oxe import bridge, converted, google, refused
+from ebt_jax.data.spec import SPEC_FILE, DatasetSpec
+from ebt_jax.data.standardize import Entry
+
+RECORDS = {record.name: record for table in (bridge, google, converted, refused) for record in table.RECORDS}
+"""Every dataset that the tables know, those that are not for control included."""
+
+ENTRIES: dict[str, Entry] = {name: Entry(record.spec()) for name, record in RECORDS.items() if not record.not_for_control}
+
+
+def describe(folder: Folder) -> Entry:
+    """What the folder's features mean: its own ebt_spec.json, or the record of that name here.
+
+    Raises ValueError for neither, and for a dataset that is not for control, with the reason.
+    """
+    path = folder.path / SPEC_FILE
+    if remote.exists(path):
+        return Entry(DatasetSpec.from_json(remote.read_text(path)))
+    if folder.name not in RECORDS:
+        raise ValueError(
+            f"dataset {folder.name!r} must have an {SPEC_FILE} beside its features.json or be one of {sorted(ENTRIES)}, got neither. "
+            f"Write {path} (docs/data.md shows one); its steps have {sorted(folder.steps)}."
+        )
+    record = RECORDS[folder.name]
+    if record.version != folder.version:
+        logging.warning("%s: what is known holds for version %s, this is %s", folder.name, record.version, folder.version)
+    return Entry(record.spec())

@@ -1,0 +1,110 @@
+"""Files of a bucket: what a folder holds, and single ranges of a file, many at once; never a whole file for a part of it.
+
+fsspec reads them (gs:// wants gcsfs, s3:// s3fs): epath would take TensorFlow where that is installed, and a file that is merely
+opened reads ahead, megabytes for one frame.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO, NamedTuple, cast
+
+import fsspec
+from etils import epath
+
+GAP = 1 << 18
+"""Ranges of one file that lie closer than this are one request: at 30 ms a request, bytes in between cost less."""
+
+
+class Range(NamedTuple):
+    """Bytes `start` to `stop` of a file."""
+
+    path: str
+    start: int
+    stop: int
+
+
+def is_remote(path: str) -> bool:
+    """True for gs://..., s3://... and their like."""
+    return "://" in path
+
+
+def open_file(path: epath.Path) -> BinaryIO:
+    """The file, to be read from its start to its end."""
+    name = os.fspath(path)
+    return cast(BinaryIO, _filesystem(name).open(name, "rb") if is_remote(name) else open(name, "rb"))
+
+
+def exists(path: epath.Path) -> bool:
+    """Whether there is such a file or folder."""
+    name = os.fspath(path)
+    return _filesystem(name).exists(name) if is_remote(name) else path.exists()
+
+
+def read_text(path: epath.Path) -> str:
+    """A small file's text. Raises FileNotFoundError."""
+    name = os.fspath(path)
+    return cast(bytes, _filesystem(name).cat_file(name)).decode() if is_remote(name) else path.read_text()
+
+
+def folders(path: epath.Path) -> list[epath.Path]:
+    """The folders in a folder, hidden ones left out; none where there is no such folder."""
+    name = os.fspath(path)
+    if not exists(path):
+        return []
+    if is_remote(name):
+        rows = _filesystem(name).ls(name, detail=True)
+        found = [path / row["name"].rstrip("/").rsplit("/", 1)[-1] for row in rows if row["type"] == "directory"]
+    else:
+        found = [entry for entry in path.iterdir() if entry.is_dir()]
+    return [folder for folder in found if not folder.name.startswith(".")]
+
+
+def stamps(folder: epath.Path) -> dict[str, tuple[int, str]]:
+    """Name -> (bytes, time of change) of every file in a folder, from one listing."""
+    name = os.fspath(folder)
+    if not is_remote(name):
+        with os.scandir(name) as entries:
+            found = ((entry.name, entry.stat()) for entry in entries if entry.is_file())
+            return {key: (stat.st_size, str(stat.st_mtime_ns)) for key, stat in found}
+    rows = _filesystem(name).ls(name, detail=True)
+    files = (row for row in rows if row["type"] == "file")
+    return {row["name"].rsplit("/", 1)[-1]: (int(row["size"]), _changed(row)) for row in files}
+
+
+def read_ranges(ranges: Sequence[Range]) -> list[bytes | Exception]:
+    """The bytes of every range, in order, asked for together; an exception stands where a range cannot be read."""
+    merged, place = _coalesce(ranges)
+    if not merged:
+        return []
+    paths, starts, stops = (list(column) for column in zip(*merged, strict=True))
+    filesystem = _filesystem(paths[0])
+    blocks = filesystem.cat_ranges(paths, starts, stops, on_error="return")
+    found: list[bytes | Exception] = []
+    for wanted, at in zip(ranges, place, strict=True):
+        block, first = blocks[at], starts[at]
+        found.append(block if isinstance(block, Exception) else bytes(block[wanted.start - first : wanted.stop - first]))
+    return found
+
+
+def _coalesce(ranges: Sequence[Range]) -> tuple[list[Range], list[int]]:
+    """Fewer ranges that cover all, and for each of `ranges` the number of the one it lies in."""
+    merged: list[Range] = []
+    place = [0] * len(ranges)
+    for number in sorted(range(len(ranges)), key=ranges.__getitem__):
+        path, start, stop = ranges[number]
+        if merged and merged[-1].path == path and start - merged[-1].stop <= GAP:
+            merged[-1] = Range(path, merged[-1].start, max(merged[-1].stop, stop))
+        else:
+            merged.append(Range(path, start, stop))
+        place[number] = len(merged) - 1
+    return merged, place
+
+
+def _filesystem(path: str) -> fsspec.AbstractFileSystem:
+    return fsspec.filesystem(path.split("://", 1)[0])  # one instance a scheme: fsspec keeps them
+
+
+def _changed(row: dict) -> str:
+    """Whatever the bucket says that changes with the file's content."""
+    known: Iterable[str] = ("etag", "generation", "mtime", "updated", "LastModified", "created")
+    return next((str(row[key]) for key in known if row.get(key)), "")

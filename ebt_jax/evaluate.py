@@ -1,0 +1,213 @@
+"""Evaluates a policy.
+
+  python -m ebt_jax.evaluate --policy=PATH --suite=metaworld --tasks=pick-place-v3 --episodes=50 --seed=0 --output=DIR
+  python -m ebt_jax.evaluate --policy=PATH --suite=dataset --data_dir=FOLDER --tasks=NAME --episodes=20 --seed=0 --output=DIR
+  python -m ebt_jax.evaluate --policy=PATH --suite=... --worker=0/4 --output=DIR      and 1/4, 2/4, 3/4, anywhere; then
+  python -m ebt_jax.evaluate --merge --output=DIR
+
+The first is closed loop in a simulator, from fixed initial states; the second compares actions with a dataset's, without acting; the
+last two share a closed loop out over processes or machines and put its parts together. PATH is a run or an exported artifact.
+Writes DIR/results.json, DIR/report.html and, in closed loop, DIR/videos/TASK/*.mp4. The last line is the result.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+from typing import Any
+
+from absl import flags, logging
+
+from ebt_jax import cli, simulators
+
+_POLICY = flags.DEFINE_string("policy", None, "A workdir, its checkpoints, one step of them, or an artifact.")
+_SUITE = flags.DEFINE_enum("suite", None, [*simulators.SUITES, "dataset"], "Where to evaluate.")
+_TASKS = flags.DEFINE_list("tasks", [], "Task names (suite dataset: dataset names); all of the suite's where empty.")
+_EPISODES = flags.DEFINE_integer("episodes", 50, "Episodes of each task.", lower_bound=1)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Picks the initial states (0: the published 100000, 100001, ... of PushT) and the policy's noise.", lower_bound=0
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for results.json, videos and report.html.", required=True)
+_SAMPLE_STEPS = flags.DEFINE_integer("sample_steps", None, "Steps of the policy's sampler; its own where unset.", lower_bound=1)
+_EXECUTION = flags.DEFINE_enum("execution", "receding", ["receding", "ensemble", "realtime"], "How chunks become actions.")
+_EXECUTION_HORIZON = flags.DEFINE_integer("execution_horizon", None, "Actions executed of each chunk; the policy's own where unset.")
+_DECAY = flags.DEFINE_float("ensemble_decay", 0.01, "Execution ensemble: chunk i weighs exp(-decay i), 0 the oldest.", lower_bound=0)
+_COMMITTED = flags.DEFINE_integer(
+    "committed", 0, "Execution realtime: actions held because the robot executes them meanwhile.", lower_bound=0
+)
+_NUM_STARTS = flags.DEFINE_integer("num_starts", 1, "Descents of each chunk, of which the lowest is executed.", lower_bound=1)
+_MAX_STEPS = flags.DEFINE_integer("max_steps", 16, "Cap of the steps where a --stop_... or --budget_ms is given.", lower_bound=1)
+_STOP_GRADIENT = flags.DEFINE_float("stop_gradient", 0.0, "Each sample rests where its gradient norm is less.", lower_bound=0)
+_STOP_ENERGY_DROP = flags.DEFINE_float("stop_energy_drop", -math.inf, "Each sample rests where a step lowered its energy by less.")
+_STOP_STEP_LENGTH = flags.DEFINE_float("stop_step_length", 0.0, "Each sample rests where a step would move it by less.", lower_bound=0)
+_BUDGET_MS = flags.DEFINE_float(
+    "budget_ms", 0.0, "Cap the steps so that one answer for all environments takes about so long.", lower_bound=0
+)
+_DOUBT = flags.DEFINE_bool("doubt", False, "Note the statistics of the policy's doubt at every decision: do they predict failure?")
+_WORKER = flags.DEFINE_string("worker", "", "i/N: run every N-th episode from the i-th on, and write that part alone.")
+_MERGE = flags.DEFINE_bool("merge", False, "Put the parts of all workers in --output together.")
+_NUM_ENVS = flags.DEFINE_integer("num_envs", 16, "Environments at a time, at most 16; results do not depend on it.", lower_bound=1)
+_VIDEOS = flags.DEFINE_integer("videos", 3, "Episodes of each task to film.", lower_bound=0)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Suite dataset: the folder that holds the datasets.")
+_SPLIT = flags.DEFINE_enum("split", "train", ["train", "validation"], "Suite dataset: which episodes.")
+
+
+def main() -> None:
+    """Loads, runs, writes, prints."""
+    output = pathlib.Path(_OUTPUT.value)
+    if _MERGE.value:
+        _merge(output)
+        return
+    from ebt_jax.evaluation.results import conditions
+    from ebt_jax.loading import load
+
+    tasks, shard = _checked_tasks(), _checked_shard()
+    policy = load(_POLICY.value or "")
+    horizon = _EXECUTION_HORIZON.value or policy.execution_horizon
+    about = conditions(policy.identity, _SUITE.value or "", _SEED.value, horizon)
+    if _SUITE.value == "dataset":
+        measured, headline = _open_loop(policy, tasks)
+        _write(output, {**about, **measured}, headline)
+        return
+    rollouts, about = _closed_loop(policy, tasks, output, shard, horizon, about)
+    if shard is None:
+        _finish(output, about, rollouts)
+        return
+    from ebt_jax.evaluation.shards import write_shard
+
+    logging.info("wrote %s", write_shard(output, shard, about, rollouts))
+    print(f"{len(rollouts.episodes)} episodes of worker {_WORKER.value}; merge them once all have run")
+
+
+def _merge(output: pathlib.Path) -> None:
+    from ebt_jax.evaluation.shards import merge_shards
+
+    _finish(output, *merge_shards(output))
+
+
+def _finish(output: pathlib.Path, about: dict[str, Any], rollouts: Any) -> None:
+    """results.json of a closed loop, and its lines."""
+    from ebt_jax.evaluation.results import closed_loop_results
+    from ebt_jax.evaluation.statistics import wilson_interval
+
+    results = closed_loop_results(rollouts)
+    for task, found in results["tasks"].items():
+        print(f"{task}: {_words(found['successes'], found['episodes'], found['wilson_95'])}{_metrics(found)}")
+    successes, episodes = (sum(found[name] for found in results["tasks"].values()) for name in ("successes", "episodes"))
+    _write(output, {**about, **results}, f"success rate {_words(successes, episodes, wilson_interval(successes, episodes))}")
+
+
+def _write(output: pathlib.Path, results: dict[str, Any], headline: str) -> None:
+    """results.json and the report; prints the headline last."""
+    from ebt_jax.report.evaluation import write_evaluation_report
+    from ebt_jax.report.run import write_run_report
+
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    logging.info("wrote %s and %s", output / "results.json", write_evaluation_report(output))
+    if (output.parent / "metrics.jsonl").exists():
+        logging.info("wrote %s", write_run_report(output.parent))
+    print(headline)
+
+
+def _checked_shard() -> tuple[int, int] | None:
+    """What --worker says; None without. Raises flags.ValidationError for anything but i/N."""
+    from ebt_jax.evaluation.shards import parse_shard
+
+    if not _WORKER.value:
+        return None
+    if _SUITE.value == "dataset":
+        raise flags.ValidationError("--worker must be of a closed loop, got --suite=dataset.")
+    try:
+        return parse_shard(_WORKER.value)
+    except ValueError as error:
+        raise flags.ValidationError(f"--{error}") from error
+
+
+def _checked_tasks() -> tuple[str, ...]:
+    """The tasks asked for. Raises flags.ValidationError, which is wrong usage, for unknown or missing ones."""
+    missing = [name for name, flag in (("policy", _POLICY), ("suite", _SUITE)) if not flag.value]
+    if missing:
+        raise flags.ValidationError(f"--{' and --'.join(missing)} must be given, unless --merge is.")
+    tasks = tuple(_TASKS.value)
+    if _SUITE.value == "dataset":
+        if not _DATA_DIR.value or not tasks:
+            raise flags.ValidationError("--suite=dataset must have --data_dir (the folder of datasets) and --tasks (their names).")
+        return tasks
+    known = simulators.tasks(_SUITE.value or "")
+    unknown = sorted(set(tasks) - set(known))
+    if unknown:
+        raise flags.ValidationError(f"--tasks must be among {', '.join(known)}, got {', '.join(unknown)}.")
+    return tasks or known
+
+
+def _closed_loop(
+    policy: Any, tasks: tuple[str, ...], output: pathlib.Path, shard: tuple[int, int] | None, horizon: int, about: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The rollouts, and `about` with what else they depend on."""
+    from ebt_jax.evaluation.rollouts import BATCH_SIZE, Asking, measure_doubt, rollout
+    from ebt_jax.execution import Execution
+
+    if _DOUBT.value:
+        policy.check_energy("--doubt")
+    execution = Execution(_EXECUTION.value, horizon, _DECAY.value, _COMMITTED.value)
+    asking = Asking(_SAMPLE_STEPS.value, _stopping(policy, BATCH_SIZE), _NUM_STARTS.value)
+    rollouts = rollout(
+        policy,
+        _SUITE.value or "",
+        tasks,
+        _EPISODES.value,
+        _SEED.value,
+        execution=execution,
+        asking=asking,
+        measure=measure_doubt if _DOUBT.value else None,
+        shard=shard or (0, 1),
+        num_envs=_NUM_ENVS.value,
+        videos=_VIDEOS.value if shard is None else 0,
+        video_dir=output / "videos",
+        progress=cli.progress,
+    )
+    stopping = None if asking.stopping is None else {key: str(value) for key, value in dataclasses.asdict(asking.stopping).items()}
+    how = {"num_steps": asking.num_steps, "stopping": stopping, "num_starts": asking.num_starts, "doubt": _DOUBT.value}
+    return rollouts, {**about, "execution": dataclasses.asdict(execution), "asking": how, "tasks": list(tasks), "episodes": _EPISODES.value}
+
+
+def _stopping(policy: Any, batch_size: int) -> Any:
+    """What the --stop_... flags and the budget say; None where they say nothing."""
+    from ebt_jax.budget import steps_within
+    from ebt_jax.stopping import Stopping
+
+    budget = _BUDGET_MS.value
+    rules = (_STOP_GRADIENT.value, _STOP_ENERGY_DROP.value, _STOP_STEP_LENGTH.value)
+    if rules == (0.0, -math.inf, 0.0) and not budget:
+        return None
+    cap = min(_MAX_STEPS.value, steps_within(policy, budget, batch_size)) if budget else _MAX_STEPS.value
+    return Stopping(cap, *rules)
+
+
+def _open_loop(policy: Any, names: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    from ebt_jax.evaluation.open_loop import open_dataset, open_loop
+
+    tasks = {}
+    for name in names:
+        mixture = open_dataset(policy, _DATA_DIR.value, name)
+        tasks[name] = open_loop(
+            policy, mixture, _SPLIT.value, _EPISODES.value, _SEED.value, sample_steps=_SAMPLE_STEPS.value, progress=cli.progress
+        )
+        print(f"{name}: " + ", ".join(f"{dimension} {error:.4g}" for dimension, error in tasks[name]["rmse"].items()) + " (rmse)")
+    relative = sum(found["relative_mse"] for found in tasks.values()) / len(tasks)
+    return {"tasks": tasks, "split": _SPLIT.value}, f"action error {relative:.4f} of the mean action's (mean squared)"
+
+
+def _words(successes: int, episodes: int, interval: Any) -> str:
+    low, high = interval
+    return f"{successes / episodes:.3f} ({successes} of {episodes} episodes, 95 % interval {low:.3f} to {high:.3f})"
+
+
+def _metrics(task: dict[str, Any]) -> str:
+    extra = {name.removeprefix("mean_").replace("_", " "): value for name, value in task.items() if name.startswith("mean_")}
+    return "".join(f", {name} {value:.3f}" for name, value in extra.items())
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__ or "")

@@ -1,0 +1,47 @@
+"""What the evaluating process and its workers say to each other. Imports neither jax nor a simulator."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+
+class Start(NamedTuple):
+    """Begin an episode: task, initial state, and how many steps lie between two pictures (0: none are wanted)."""
+
+    task: str
+    state: int
+    picture_every: int
+
+
+class Plan(NamedTuple):
+    """Execute these actions (robot units) until they run out or the episode ends; answer with the last `keep` observations."""
+
+    actions: Float[np.ndarray, "n a"]
+    keep: int
+
+
+class Outcome(NamedTuple):
+    """What happened since the last message.
+
+    Attributes:
+      observations: the newest last; see `ebt_jax.simulators.simulator`.
+      rewards: one per action executed.
+      success: now, at the last step.
+      done: the episode is over, by success or by its step limit.
+      metrics: the simulator's, so far.
+      pictures: for the video.
+    """
+
+    observations: list[dict[str, Any]]
+    rewards: list[float]
+    success: bool
+    done: bool
+    metrics: dict[str, float]
+    pictures: list[UInt8[np.ndarray, "y x 3"]]
+
+
+class Failure(NamedTuple):
+    """A simulator raised this."""
+
+    message: str

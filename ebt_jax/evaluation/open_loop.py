@@ -1,0 +1,106 @@
+"""Open loop: from every demonstrated observation, how far is the policy's chunk from what the demonstrator did?
+
+Beside it stands the same error of always acting the training mean: 1 in `relative_mse` is no better than that. Open-loop error
+does not rank policies in closed loop; it finds faults.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ebt_jax.data.mixture import Episode, Mixture, episodes, open_mixture
+from ebt_jax.data.settings import DataSettings
+from ebt_jax.policy import Policy
+from ebt_jax.specs import check_compatible
+from ebt_jax.types import Observation
+
+BATCH_SIZE = 64
+
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+def open_dataset(policy: Policy, data_dir: str, name: str, cache_dir: str = "") -> Mixture:
+    """A dataset as this policy reads it. Raises ValueError listing every difference where it is not what the policy was trained on."""
+    spec = policy.specs.observation
+    settings = DataSettings(
+        data_dir=data_dir,
+        mixture=name,
+        observation_horizon=spec.horizon,
+        action_horizon=policy.specs.action.horizon,
+        image_size=spec.cameras[0].height if spec.cameras else 64,
+        cameras=tuple(camera.name for camera in spec.cameras),
+        language=spec.language.kind,
+        tokenizer=spec.language if spec.language.kind == "tokens" else "",
+        validation_fraction=0.0,
+        cache_dir=cache_dir,
+    )
+    mixture = open_mixture(settings)
+    check_compatible(policy.specs, mixture.specs, f"dataset {name!r}")
+    return mixture
+
+
+def open_loop(
+    policy: Policy,
+    mixture: Mixture,
+    split: str,
+    num_episodes: int,
+    seed: int,
+    *,
+    sample_steps: int | None = None,
+    progress: Progress = lambda items, total, description: items,
+) -> dict[str, Any]:
+    """Errors over the first `num_episodes` episodes of `split` (0: all), over real entries of the chunks.
+
+    Returns `mse` and `mean_action_mse` (normalised), `relative_mse` their ratio, and per action dimension, in its own unit, the
+    root mean square of the error: `rmse` over the chunk, `first_rmse` of its first action, `mean_action_rmse`.
+    """
+    available = sum(len(part.episodes) for part in mixture.split(split))
+    count = min(num_episodes or available, available)
+    errors = [
+        _episode_errors(policy, episode, number, seed, sample_steps)
+        for number, episode in zip(range(count), progress(episodes(mixture, split), count, "episodes"), strict=False)
+    ]
+    error, mean_error, mask = (np.concatenate(part) for part in zip(*errors, strict=True))
+    scale = np.asarray(policy.action_normalizer.scale)
+    mse, mean_mse = (float(np.mean((part / scale)[mask] ** 2)) for part in (error, mean_error))
+    names = [dimension.name for dimension in policy.specs.action.dimensions]
+    return {
+        "episodes": count,
+        "steps": len(error),
+        "mse": mse,
+        "mean_action_mse": mean_mse,
+        "relative_mse": mse / mean_mse,
+        "rmse": _rmse(names, error[mask]),
+        "first_rmse": _rmse(names, error[:, 0]),
+        "mean_action_rmse": _rmse(names, mean_error[mask]),
+    }
+
+
+def _episode_errors(
+    policy: Policy, episode: Episode, number: int, seed: int, sample_steps: int | None
+) -> tuple[Float[np.ndarray, "n h a"], Float[np.ndarray, "n h a"], np.ndarray]:
+    """Error of the policy's chunk from every step, error of the mean action, and which rows of the chunks are real [n h]."""
+    length, horizon = len(episode.actions), policy.specs.action.horizon
+    ahead = np.arange(length)[:, None] + np.arange(horizon)
+    target, mask = episode.actions[np.minimum(ahead, length - 1)], ahead < length
+    predicted = []
+    for start in range(0, length, BATCH_SIZE):
+        rows = np.minimum(np.arange(start, start + BATCH_SIZE), length - 1)
+        observation = take(episode.observation, rows)
+        keys = policy.sample_keys(seed, np.full(BATCH_SIZE, number), rows)
+        predicted.append(policy.sample_actions(observation, keys, sample_steps).actions)
+    mean = policy.statistics.action.mean.astype(np.float32)
+    return np.concatenate(predicted)[:length] - target, mean - target, mask
+
+
+def take(observation: Observation, rows: np.ndarray) -> Observation:
+    """These rows of every array."""
+    pick = {name: {camera: values[rows] for camera, values in getattr(observation, name).items()} for name in ("images", "image_masks")}
+    arrays = {name: getattr(observation, name)[rows] for name in ("proprio", "language", "language_mask", "timestep_mask")}
+    return Observation(**pick, **arrays)
+
+
+def _rmse(names: Sequence[str], errors: Float[np.ndarray, "n a"]) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, np.sqrt((errors**2).mean(0)), strict=True)}

@@ -1,0 +1,248 @@
+"""Closed loop: fixed initial states, one batched policy call for all environments.
+
+    repeat   a = policy(last H observations)         for every running episode, in one batch of fixed size
+             execute some of a, as `execution` says  in the workers
+             where an episode ended, begin the next
+
+An episode's result is a function of (policy, task, seed, episode): its noise is drawn from (seed, episode, step), its row is
+computed at one batch size, and neither the number of environments nor that of processes or shards enters.
+"""
+
+import collections
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ebt_jax import simulators
+from ebt_jax.evaluation.execution import History, assemble
+from ebt_jax.evaluation.messages import Outcome, Plan, Start
+from ebt_jax.evaluation.vector import Environments
+from ebt_jax.execution import Chunks, Execution, WarmStart
+from ebt_jax.policy import Policy, PolicyOutput
+from ebt_jax.simulators.rendering import OFF, find_backend
+from ebt_jax.simulators.simulator import evaluation_state
+from ebt_jax.specs import check_compatible
+from ebt_jax.steering import check_request
+from ebt_jax.stopping import Stopping
+from ebt_jax.types import Keys, Observation
+
+BATCH_SIZE = 16
+VIDEO_FPS = 20.0
+
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+Measure = Callable[[Policy, Observation, Keys, PolicyOutput], dict[str, Float[np.ndarray, " b"]]]
+"""Numbers to note at every decision beside the answer, name -> one a row."""
+
+
+class EpisodeResult(NamedTuple):
+    """One episode: `state` is its initial state, `total` the sum of rewards, `metrics` what the simulator measures besides.
+
+    `doubt` is what was noted at each decision, name -> values.
+    """
+
+    task: str
+    number: int
+    state: int
+    success: bool
+    total: float
+    length: int
+    metrics: dict[str, float]
+    doubt: dict[str, list[float]]
+
+
+class Rollouts(NamedTuple):
+    """Everything that was measured.
+
+    Attributes:
+      episodes: in order of task and number.
+      num_steps: sampler steps of every chunk.
+      seconds: stage -> wall time of every call of `batch_size` rows, the first (compiling) one apart.
+      wall_seconds: from the first episode's beginning to the last one's end, the first call apart.
+    """
+
+    episodes: list[EpisodeResult]
+    num_steps: list[int]
+    seconds: dict[str, list[float]]
+    batch_size: int
+    wall_seconds: float
+
+
+class Asking(NamedTuple):
+    """How the policy is asked: see `Policy.sample_actions`."""
+
+    num_steps: int | None = None
+    stopping: Stopping | None = None
+    num_starts: int = 1
+
+
+AS_IT_IS = Asking()
+
+
+class _Running:
+    """An episode in its seat."""
+
+    def __init__(self, result: EpisodeResult, horizon: int, execution: Execution, first: Outcome) -> None:
+        self.result = result
+        self.chunks = Chunks(execution)
+        self.history = History(horizon, first.observations[-1])
+        self.pictures: list[UInt8[np.ndarray, "y x 3"]] = list(first.pictures)
+
+    def note(self, name: str, value: float) -> None:
+        doubt = self.result.doubt
+        self.result = self.result._replace(doubt={**doubt, name: [*doubt.get(name, []), value]})
+
+    def add(self, outcome: Outcome) -> None:
+        self.history.extend(outcome.observations)
+        self.pictures += outcome.pictures
+        self.result = self.result._replace(
+            success=self.result.success or outcome.success,
+            total=self.result.total + sum(outcome.rewards),
+            length=self.result.length + len(outcome.rewards),
+            metrics=outcome.metrics,
+        )
+
+
+def rollout(
+    policy: Policy,
+    suite: str,
+    tasks: tuple[str, ...],
+    episodes: int,
+    seed: int,
+    *,
+    execution: Execution | None = None,
+    asking: Asking = AS_IT_IS,
+    measure: Measure | None = None,
+    shard: tuple[int, int] = (0, 1),
+    num_envs: int = BATCH_SIZE,
+    num_processes: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    videos: int = 0,
+    video_dir: pathlib.Path | None = None,
+    progress: Progress = lambda items, total, description: items,
+) -> Rollouts:
+    """Runs `episodes` episodes of each task.
+
+    Args:
+      execution: how chunks become actions; receding with the policy's own horizon where None.
+      measure: what to note at every decision, see `measure_doubt`; costs that much more.
+      shard: (i, n), every n-th episode from the i-th on, for n evaluations that are merged.
+      num_envs: environments at a time, at most `batch_size`.
+      videos: episodes of each task to film, as `video_dir/TASK/NUMBER.mp4`.
+
+    Raises ValueError where the suite is not what the policy was trained for, listing every difference, for a horizon past the
+    chunk's end, and for what the policy's method cannot do; RuntimeError where an environment fails.
+    """
+    execution = execution or Execution(horizon=policy.execution_horizon)
+    if execution.horizon + execution.committed > policy.specs.action.horizon:
+        raise ValueError(
+            f"execution_horizon must be in [1, {policy.specs.action.horizon - execution.committed}] (the chunk, less what is committed), "
+            f"got {execution.horizon}."
+        )
+    nothing_yet = WarmStart(np.zeros((0, 0, 0), np.float32), np.zeros(0, np.int64)) if execution.kind == "realtime" else None
+    check_request(policy.method, policy.identity.method, *asking, nothing_yet, None)
+    number, shards = shard
+    if not 0 <= number < shards:
+        raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard}.")
+    if not 1 <= num_envs <= batch_size:
+        raise ValueError(f"num_envs must be in [1, {batch_size}] (the batch size), got {num_envs}.")
+    embodiment = simulators.embodiment(suite)
+    check_compatible(policy.specs, embodiment.specs(), f"suite {suite!r}")
+    wanted = {camera.name for camera in policy.specs.observation.cameras}
+    cameras = tuple(camera.name for camera in embodiment.cameras if camera.name in wanted)
+    rendering = find_backend() if suite != "pusht" and (cameras or videos) else None
+    every = max(1, round(embodiment.control_rate_hz / VIDEO_FPS)) if videos else 0
+    every_episode = [EpisodeResult(task, n, evaluation_state(seed, n), False, 0.0, 0, {}, {}) for task in tasks for n in range(episodes)]
+    queue = collections.deque(every_episode[number::shards])
+    total, answers = len(queue), _Answers(policy, seed, execution, asking, batch_size, measure)
+    if not queue:
+        raise ValueError(f"shards must be at most the {len(every_episode)} episodes, got {shards}.")
+    with Environments(suite, cameras, min(num_envs, total), num_processes, {"MUJOCO_GL": rendering or OFF}) as environments:
+        finished, begun = [], time.perf_counter()
+        for running in progress(_run(environments, queue, answers, execution, videos, every), total, "episodes"):
+            finished.append(running.result)
+            if running.pictures and video_dir is not None:
+                from ebt_jax.report.video import write_video  # an encoder, which evaluation workers need not have
+
+                path = video_dir / running.result.task / f"{running.result.number:03d}.mp4"
+                write_video(path, np.stack(running.pictures), embodiment.control_rate_hz / every)
+    order = {task: place for place, task in enumerate(tasks)}
+    finished.sort(key=lambda result: (order[result.task], result.number))
+    return Rollouts(finished, answers.num_steps, dict(answers.seconds), batch_size, time.perf_counter() - begun - answers.first_seconds)
+
+
+def measure_doubt(policy: Policy, observation: Observation, keys: Keys, output: PolicyOutput) -> dict[str, Float[np.ndarray, " b"]]:
+    """The statistics of `Policy.doubt`, and the level of the energy, which they are to be better than."""
+    return {**policy.doubt(observation, keys)._asdict(), "energy": output.energy}
+
+
+def _run(
+    environments: Environments,
+    queue: collections.deque[EpisodeResult],
+    answers: "_Answers",
+    execution: Execution,
+    videos: int,
+    every: int,
+) -> Iterator[_Running]:
+    """The loop of this module; yields each episode as it ends."""
+    running: dict[int, _Running] = {}
+    history = answers.policy.specs.observation.horizon
+    while queue or running:
+        free = [seat for seat in range(environments.num_envs) if seat not in running]
+        begun = {seat: queue.popleft() for seat in free[: len(queue)]}
+        starts = {seat: Start(new.task, new.state, every if new.number < videos else 0) for seat, new in begun.items()}
+        for seat, outcome in environments.start(starts).items():
+            running[seat] = _Running(begun[seat], history, execution, outcome)
+        chunks = answers(list(running.values()))
+        plans = {seat: Plan(running[seat].chunks.next(chunk), history) for seat, chunk in zip(running, chunks, strict=True)}
+        for seat, outcome in environments.execute(plans).items():
+            running[seat].add(outcome)
+            if outcome.done:
+                yield running.pop(seat)
+
+
+class _Answers:
+    """The policy, asked for all running episodes at once, at one batch size; notes what the answers cost."""
+
+    def __init__(self, policy: Policy, seed: int, execution: Execution, asking: Asking, batch_size: int, measure: Measure | None) -> None:
+        self.policy, self._measure = policy, measure
+        self.first_seconds = 0.0
+        self.num_steps: list[int] = []
+        self.seconds: dict[str, list[float]] = collections.defaultdict(list)
+        self._seed, self._execution, self._asking, self._batch_size = seed, execution, asking, batch_size
+        self._compiled = False
+
+    def __call__(self, running: list[_Running]) -> list[np.ndarray]:
+        """One chunk [h a] per episode."""
+        count = len(running)
+        padded = running + running[:1] * (self._batch_size - count)
+        observation = assemble([one.history for one in running], self.policy.specs.observation, self._batch_size)
+        numbers, steps = (np.array([getattr(one.result, name) for one in padded]) for name in ("number", "length"))
+        keys = self.policy.sample_keys(self._seed, numbers, steps)
+        steps, stopping, starts = self._asking
+        output: PolicyOutput = self.policy.sample_actions(
+            observation, keys, steps, stopping=stopping, num_starts=starts, warm_start=self._warm_start(padded)
+        )
+        self.num_steps += output.num_steps[:count].tolist()
+        if self._measure is not None:
+            for name, values in self._measure(self.policy, observation, keys, output).items():
+                for one, value in zip(running, values, strict=False):
+                    one.note(name, float(value))
+        if self._compiled:
+            for stage, seconds in output.seconds.items():
+                self.seconds[stage].append(seconds)
+        else:
+            self.first_seconds = output.seconds["total"]
+        self._compiled = True
+        return list(output.actions[:count])
+
+    def _warm_start(self, running: list[_Running]) -> WarmStart | None:
+        if self._execution.kind != "realtime":
+            return None
+        shape = (self.policy.specs.action.horizon, len(self.policy.specs.action.dimensions))
+        actions, committed = zip(*(one.chunks.warm_start(shape) for one in running), strict=True)
+        return WarmStart(np.stack(actions), np.array(committed))

@@ -1,0 +1,70 @@
+"""Evaluations in parts: n workers run every n-th episode each, and what they write merges into what one would have measured.
+
+DIR/shards/0-of-4.json   conditions, every episode, every chunk's steps and seconds
+"""
+
+import json
+import pathlib
+import re
+from typing import Any
+
+from ebt_jax.evaluation.rollouts import EpisodeResult, Rollouts
+
+FOLDER = "shards"
+SAME = ("suite", "seed", "execution", "asking", "tasks", "episodes", "versions")
+"""Conditions that must agree between workers, beside the policy's hash; hardware and commands differ."""
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """ "2/8" -> (2, 8). Raises ValueError for anything else."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    shard = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not shard[0] < shard[1]:
+        raise ValueError(f"worker must be i/N with 0 <= i < N, got {text!r}.")
+    return shard
+
+
+def write_shard(folder: pathlib.Path, shard: tuple[int, int], conditions: dict[str, Any], rollouts: Rollouts) -> pathlib.Path:
+    """Writes one worker's part, whole or not at all."""
+    path = folder / FOLDER / f"{shard[0]}-of-{shard[1]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tree = {**rollouts._asdict(), "episodes": [episode._asdict() for episode in rollouts.episodes]}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"conditions": conditions, "rollouts": tree}) + "\n")
+    partial.replace(path)
+    return path
+
+
+def merge_shards(folder: pathlib.Path) -> tuple[dict[str, Any], Rollouts]:
+    """The conditions of worker 0 and the rollouts of all, in the order of one evaluation; `wall_seconds` is the slowest worker's.
+
+    Raises ValueError where a worker's part is missing, or where two were not run under the same conditions.
+    """
+    paths = {path.stem: path for path in (folder / FOLDER).glob("*-of-*.json")}
+    counts = {name.partition("-of-")[2] for name in paths}
+    if len(counts) != 1:
+        raise ValueError(f"{folder / FOLDER} must hold the parts of one evaluation, got {sorted(paths) or 'none'}.")
+    number = int(counts.pop())
+    missing = [f"{i}-of-{number}" for i in range(number) if f"{i}-of-{number}" not in paths]
+    if missing:
+        raise ValueError(
+            f"{folder / FOLDER} must hold all {number} parts, got none of {missing}. Run --worker={missing[0].replace('-of-', '/')}."
+        )
+    parts = [json.loads(paths[f"{i}-of-{number}"].read_text()) for i in range(number)]
+    first = parts[0]["conditions"]
+    for i, part in enumerate(parts):
+        theirs = part["conditions"]
+        differing = [key for key in SAME if theirs[key] != first[key]]
+        differing += ["policy.sha256"] if theirs["policy"]["sha256"] != first["policy"]["sha256"] else []
+        if differing:
+            raise ValueError(f"workers must run under the same conditions, got other {differing} in {i}-of-{number} than in 0-of-{number}.")
+    found = [Rollouts(**{**part["rollouts"], "episodes": [EpisodeResult(**e) for e in part["rollouts"]["episodes"]]}) for part in parts]
+    order = {task: place for place, task in enumerate(first["tasks"])}
+    stages = sorted({stage for part in found for stage in part.seconds})
+    return first, Rollouts(
+        episodes=sorted((e for part in found for e in part.episodes), key=lambda e: (order[e.task], e.number)),
+        num_steps=[steps for part in found for steps in part.num_steps],
+        seconds={stage: [second for part in found for second in part.seconds.get(stage, [])] for stage in stages},
+        batch_size=found[0].batch_size,
+        wall_seconds=max(part.wall_seconds for part in found),
+    )

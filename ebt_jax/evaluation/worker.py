@@ -1,0 +1,79 @@
+"""A process that holds simulators and does what it is told over a pipe: `python -m ebt_jax.evaluation.worker FD SUITE CAMERAS`.
+
+It imports neither jax nor a model, and ends when the other end of the pipe is closed, however that came about.
+"""
+
+import sys
+import traceback
+from multiprocessing.connection import Connection
+
+from ebt_jax import simulators
+from ebt_jax.evaluation.messages import Failure, Outcome, Plan, Start
+from ebt_jax.simulators.simulator import Simulator
+
+
+class Seat:
+    """One environment of the worker, with a new simulator whenever the task changes."""
+
+    def __init__(self, suite: str, cameras: tuple[str, ...]) -> None:
+        self._suite, self._cameras = suite, cameras
+        self._task = ""
+        self._simulator: Simulator | None = None
+        self._picture_every = self._steps = 0
+
+    def start(self, start: Start) -> Outcome:
+        if self._simulator is None or self._task != start.task:
+            self.close()
+            self._simulator, self._task = simulators.make(self._suite, start.task, self._cameras), start.task
+        self._picture_every, self._steps = start.picture_every, 0
+        observation, _ = self._simulator.reset(seed=start.state)
+        return Outcome([observation], [], False, False, {}, self._picture(self._simulator))
+
+    def execute(self, plan: Plan) -> Outcome:
+        assert self._simulator is not None, "start comes first"
+        observations, rewards, pictures = [], [], []
+        success = done = False
+        for action in plan.actions:
+            observation, reward, success, truncated, _ = self._simulator.step(action)
+            done = success or truncated
+            self._steps += 1
+            observations.append(observation)
+            rewards.append(reward)
+            pictures += self._picture(self._simulator, last=done)
+            if done:
+                break
+        return Outcome(observations[-plan.keep :], rewards, success, done, self._simulator.metrics(), pictures)
+
+    def close(self) -> None:
+        if self._simulator is not None:
+            self._simulator.close()
+
+    def _picture(self, simulator: Simulator, last: bool = False) -> list:
+        wanted = self._picture_every > 0 and (last or self._steps % self._picture_every == 0)
+        return [simulator.picture()] if wanted else []
+
+
+def serve(connection: Connection, suite: str, cameras: tuple[str, ...]) -> None:
+    """Answers {seat: Start or Plan} with {seat: Outcome} until the pipe is closed; the first error with `Failure`."""
+    seats: dict[int, Seat] = {}
+    while True:
+        try:
+            orders = connection.recv()
+        except EOFError:
+            break
+        try:
+            answers = {}
+            for number, order in orders.items():
+                seat = seats.setdefault(number, Seat(suite, cameras))
+                answers[number] = seat.start(order) if isinstance(order, Start) else seat.execute(order)
+            connection.send(answers)
+        except Exception as error:
+            connection.send(Failure(f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))
+    for seat in seats.values():
+        seat.close()
+
+
+if __name__ == "__main__":
+    descriptor, suite_name, camera_names = sys.argv[1:]
+    sys.stdout = sys.stderr  # simulators greet their users; stdout belongs to the command's result
+    serve(Connection(int(descriptor)), suite_name, tuple(camera_names.split(",")) if camera_names else ())

@@ -1,0 +1,40 @@
+"""Exports a policy as an artifact: a folder that acts without the code that trained it.
+
+  python -m ebt_jax.export --policy=PATH --output=DIR [--platforms=cpu,cuda,tpu] [--sample_steps=2,4]
+
+`ebt_jax.load(DIR)`, evaluate and serve take it as they take a checkpoint. It may be used for 180 days. The last line is its hash.
+"""
+
+import json
+import pathlib
+
+from absl import flags, logging
+
+from ebt_jax import cli
+
+_POLICY = flags.DEFINE_string("policy", None, "A workdir, its checkpoints, or one step of them.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "The artifact folder, new or empty.", required=True)
+_PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], "Where it will run.")
+_SAMPLE_STEPS = flags.DEFINE_list("sample_steps", [], "Steps its sampler can be asked for, beside the policy's own.")
+
+
+def main() -> None:
+    """Loads, exports, loads what was exported, prints its hash."""
+    from ebt_jax.artifact import MANIFEST, export_policy, load_artifact
+    from ebt_jax.loading import load
+
+    try:
+        steps = [int(word) for word in _SAMPLE_STEPS.value]
+    except ValueError as error:
+        raise flags.ValidationError(f"--sample_steps must be numbers, got {','.join(_SAMPLE_STEPS.value)}.") from error
+    output = export_policy(load(_POLICY.value), _OUTPUT.value, _PLATFORMS.value, steps)
+    if "cpu" in _PLATFORMS.value:
+        load_artifact(output)
+    manifest = json.loads((pathlib.Path(output) / MANIFEST).read_text())
+    size = sum(about["bytes"] for about in manifest["files"].values())
+    logging.info("wrote %s: %d files, %.1f MB, usable until %s", output, len(manifest["files"]) + 1, size / 1e6, manifest["not_after"][:10])
+    print(f"sha256 {manifest['sha256']}")
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__ or "")

@@ -1,0 +1,54 @@
+"""A path -> the `Policy` that lies there."""
+
+import hashlib
+import pathlib
+
+import jax
+import numpy as np
+
+from ebt_jax.artifact import MANIFEST, load_artifact
+from ebt_jax.normalize import make_normalizer
+from ebt_jax.policy import Identity, Policy
+from ebt_jax.types import Params
+
+
+def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:
+    """The policy of an exported artifact, or of a run: a workdir (its newest checkpoint), `WORKDIR/checkpoints`, or one step folder in it.
+
+    Args:
+      ema: the moving average of the parameters, which is what evaluation and robots use; False takes the raw ones, of a run only.
+
+    Raises CheckpointError where there is none, or where it does not fit its own configuration; ArtifactError for an artifact that must
+    not be used.
+    """
+    path = pathlib.Path(path)
+    if (path / MANIFEST).is_file():
+        if not ema:
+            raise ValueError(f"ema must be True for an artifact, which holds no other parameters, got False for {path}.")
+        return load_artifact(path)
+    # Orbax and the model stack, which only checkpoints need: where artifacts run they are not installed.
+    from ebt_jax.training.trained import read_trained
+
+    step, settings, specs, statistics, method, params, calibration = read_trained(path, "policy", ema=ema)
+    return Policy(
+        method=method,
+        params=params,
+        specs=specs,
+        statistics=statistics,
+        action_normalizer=make_normalizer(statistics.action, settings.data.normalization, specs.action.dimensions),
+        proprio_normalizer=make_normalizer(statistics.proprio, settings.data.proprio_normalization),
+        sample_steps=settings.sample_steps or method.sample_steps,
+        execution_horizon=settings.execution_horizon,
+        identity=Identity(str(path), parameters_sha256(params), step, settings.method["name"]),
+        calibration=calibration,
+    )
+
+
+def parameters_sha256(params: Params) -> str:
+    """Hash of every leaf's path, shape, dtype and bytes: equal exactly where the parameters are."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)}{array.shape}{array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

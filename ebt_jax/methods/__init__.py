@@ -1,0 +1,54 @@
+"""Ways of learning and sampling chunks: one file each, the same order in each (settings, loss, sample)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ebt_jax.mcmc import MCMC
+from ebt_jax.methods.contrastive import Contrastive, contrastive
+from ebt_jax.methods.diffusion import Diffusion, diffusion
+from ebt_jax.methods.ebt import EBT, ebt
+from ebt_jax.methods.equilibrium import Equilibrium, equilibrium
+from ebt_jax.methods.flow import Flow, flow
+from ebt_jax.methods.regression import Regression, regression
+from ebt_jax.types import EnergyModel, Method, VectorModel
+
+METHODS: dict[str, tuple[Any, Any]] = {
+    "ebt": (EBT, ebt),
+    "equilibrium": (Equilibrium, equilibrium),
+    "contrastive": (Contrastive, contrastive),
+    "diffusion": (Diffusion, diffusion),
+    "flow": (Flow, flow),
+    "regression": (Regression, regression),
+}
+"""name -> its settings, whose `head` says what it learns (`types.HEADS`), and (settings, mcmc, model) -> Method."""
+
+
+def settings_table() -> dict[str, dict[str, Any]]:
+    """name -> every setting of that method with its default: for a config file, so that any can be changed on the command line."""
+    return {name: dataclasses.asdict(kind()) for name, (kind, _) in METHODS.items()}
+
+
+def method_settings(settings: Mapping[str, Any]) -> Any:
+    """{"name": ..., setting: value, ...} checked. Raises ValueError for unknown names, listing the valid."""
+    settings = dict(settings)
+    name = settings.pop("name", None)
+    if name not in METHODS:
+        raise ValueError(f"method.name must be one of {sorted(METHODS)}, got {name!r}.")
+    kind = METHODS[name][0]
+    valid = {field.name for field in dataclasses.fields(kind)}
+    unknown = sorted(set(settings) - valid)
+    if unknown:
+        raise ValueError(f"settings of method {name!r} must be among {sorted(valid)}, got {unknown}.")
+    return kind(**settings)
+
+
+def make_method(settings: Mapping[str, Any], mcmc: MCMC, model: EnergyModel | VectorModel) -> Method:
+    """The method called `settings["name"]` with the remaining settings.
+
+    Raises ValueError for unknown names, listing the valid, and for a model that has not the method's head.
+    """
+    chosen = method_settings(settings)
+    if isinstance(model, EnergyModel) != (chosen.head == "energy"):
+        raise ValueError(f"model of method {settings['name']!r} must have the head {chosen.head!r}, got {type(model).__name__}.")
+    return METHODS[settings["name"]][1](chosen, mcmc, model)

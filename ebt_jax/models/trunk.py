@@ -1,0 +1,136 @@
+"""What every network shares: observations are encoded once, action tokens are decoded many times.
+
+    observation --> tokens --> encoder --> keys, values of every decoder layer      `encode`, once
+                                                      |
+    actions ------> tokens --> decoder (self-attention; cross-attention) --> hidden tokens    `decode`, at every step
+
+No observation token attends to an action, so that the context is a function of the observation alone. A head makes of the hidden
+tokens a number (`energy.py`) or a chunk (`vector.py`).
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Key
+
+from ebt_jax.models.config import ModelConfig, PaperConfig
+from ebt_jax.models.language import check_language
+from ebt_jax.models.observation import ObservationTokens
+from ebt_jax.models.transformer import AdaptiveDecoderBlock, BlockSettings, DecoderBlock, EncoderBlock, dense, norm, sin_cos, stack
+from ebt_jax.models.vision import check_cameras
+from ebt_jax.specs import Specs
+from ebt_jax.types import Batch, Observation, Params
+
+
+class CachedContext(NamedTuple):
+    """What every decoder layer reads of an observation.
+
+    Attributes:
+      keys, values: one head per `heads`, for each of `layers`.
+      mask: True where a token carries something.
+    """
+
+    keys: Float[Array, "b layers n heads k"]
+    values: Float[Array, "b layers n heads k"]
+    mask: Bool[Array, "b n"]
+
+
+class Trunk(nn.Module):
+    """Observation encoder and action decoder, up to one hidden vector a token.
+
+    Attributes:
+      timed: the decoder is conditioned on a time in [0, 1], by AdaLN-zero.
+    """
+
+    config: ModelConfig
+    specs: Specs
+    timed: bool = False
+
+    def setup(self) -> None:
+        c = self.config
+        layers = (c.encoder_layers, c.encoder_attention), (c.decoder_layers, "einsum")
+        settings = [BlockSettings(c.width, c.heads, c.mlp_ratio, c.qk_norm, n, c.dtypes, attention) for n, attention in layers]
+        self.tokens = ObservationTokens(c, self.specs.observation)
+        self.encoder = stack(EncoderBlock, settings[0], nn.broadcast, c.remat, c.unroll)
+        self.encoder_norm = norm(c.dtypes)
+        self.key_value = dense((c.decoder_layers, 2, c.heads, c.width // c.heads), c.dtypes, use_bias=False)
+        self.key_norm = norm(c.dtypes)
+        self.action = dense(c.width, c.dtypes.exact)
+        if self.timed:
+            self.time_hidden = dense(c.width, c.dtypes.exact)
+            self.time = dense(c.width, c.dtypes.exact)
+            self.decoder = stack(AdaptiveDecoderBlock, settings[1], (1, 1, nn.broadcast, nn.broadcast), c.remat, c.unroll)
+        else:
+            self.decoder = stack(DecoderBlock, settings[1], (1, 1, nn.broadcast), c.remat, c.unroll)
+        self.head_norm = norm(c.dtypes)
+        self.head_hidden = dense(c.width, c.dtypes.exact)
+
+    def encode(self, observation: Observation) -> CachedContext:
+        tokens, mask = self.tokens(observation)
+        if self.config.encoder_attention == "fused":
+            tokens, mask = real_first(tokens, mask)
+        tokens, _ = self.encoder(tokens, mask)
+        projected = jnp.moveaxis(self.key_value(self.encoder_norm(tokens)), 2, 1)
+        keys, values = projected[:, :, :, 0], projected[:, :, :, 1]
+        if self.config.qk_norm:
+            keys = self.key_norm(keys).astype(values.dtype)
+        return CachedContext(keys, values, mask)
+
+    def decode(
+        self, context: CachedContext, actions: Float[Array, "b h a"], time: Float[Array, " b"] | None = None
+    ) -> Float[Array, "b q d"]:
+        """Hidden tokens, `actions_per_token` actions each (zeros fill the last)."""
+        c = self.config
+        if (time is not None) != self.timed:
+            raise ValueError(f"time must be {'given to' if self.timed else 'None for'} a model made with timed={self.timed}, got {time}.")
+        b, h, a = actions.shape
+        filler = -h % c.actions_per_token
+        groups = jnp.pad(actions, ((0, 0), (0, filler), (0, 0))).reshape(b, -1, c.actions_per_token * a)
+        positions = sin_cos(jnp.arange(groups.shape[1]) * 1.0, c.width)[None].astype(c.dtypes.parameters)
+        x = self.action(groups) + positions
+        condition = () if time is None else (self.time(nn.silu(self.time_hidden(sin_cos(1000 * time, c.width)))),)
+        x, _ = self.decoder(x, context.keys, context.values, context.mask, *condition)
+        return nn.gelu(self.head_hidden(self.head_norm(x)))
+
+
+def real_first(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+    """Tokens in another order, which means nothing to those who attend to them: that of the mask, True first."""
+    order = jnp.argsort(~mask, axis=1, stable=True)
+    return jnp.take_along_axis(tokens, order[:, :, None], axis=1), jnp.take_along_axis(mask, order, axis=1)
+
+
+def check_specs(config: ModelConfig, specs: Specs) -> None:
+    """Raises ValueError for specs that the config cannot serve."""
+    if isinstance(config, PaperConfig) and specs.observation.language.kind != "none":
+        raise ValueError(
+            f"the published network must have no language, got {specs.observation.language.kind!r}. "
+            "Say data.language = none, or use model.variant = small."
+        )
+    check_cameras(config, specs.observation)
+    check_language(config, specs.observation.language)
+
+
+def init(network: Trunk, key: Key[Array, ""], batch: Batch) -> Params:
+    """The network's parameters. Raises ValueError for a batch that does not show every camera: its encoder would go missing."""
+    missing = [camera.name for camera in network.specs.observation.cameras if camera.name not in batch.observation.images]
+    if missing:
+        raise ValueError(f"the batch at initialisation must show every camera of the specs, got none of {missing}. Pass masked frames.")
+    return network.init(key, batch)["params"]
+
+
+def apply(network: Trunk, params: Params, *arguments: Any, method: str) -> Any:
+    """One of the network's methods as a pure function of its parameters."""
+    return network.apply({"params": params}, *arguments, method=method)
+
+
+def action_shape(specs: Specs) -> tuple[int, int]:
+    """(h, a)."""
+    return specs.action.horizon, len(specs.action.dimensions)
+
+
+def check_actions(actions: Float[Array, "b h a"], specs: Specs) -> None:
+    """Raises ValueError for chunks that are not the specs'."""
+    h, a = action_shape(specs)
+    if actions.shape[1:] != (h, a):
+        raise ValueError(f"actions must have shape [b, {h}, {a}], got {list(actions.shape)}.")

@@ -1,0 +1,115 @@
+"""normalised = (robot units - shift) / scale, per dimension, from statistics that travel with the checkpoint."""
+
+import dataclasses
+import json
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
+
+from ebt_jax.specs import ActionDimension
+
+Mode = Literal["quantile", "mean_std", "min_max"]
+
+_FIELDS = ("mean", "std", "min", "max", "q01", "q99")
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorStatistics:
+    """Moments of one vector over every step of a dataset, robot units, each [d] float64."""
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    min: NDArray[np.float64]
+    max: NDArray[np.float64]
+    q01: NDArray[np.float64]
+    q99: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: NDArray) -> "VectorStatistics":
+        """Statistics of the rows of `values` [n d]. Raises ValueError where a value is not finite, naming the dimension."""
+        values = np.asarray(values, np.float64)
+        if values.ndim != 2 or len(values) == 0:
+            raise ValueError(f"values must be a non-empty [n d] array, got shape {values.shape}.")
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=0))
+        if bad.size:
+            raise ValueError(f"values must be finite, got NaN or infinity in dimensions {bad.tolist()}. Filter these episodes out.")
+        q01, q99 = np.quantile(values, [0.01, 0.99], axis=0)
+        return cls(values.mean(0), values.std(0), values.min(0), values.max(0), q01, q99)
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What normalisation needs to know of a dataset; `statistics.json` of a checkpoint."""
+
+    action: VectorStatistics
+    proprio: VectorStatistics
+    num_transitions: int
+    num_episodes: int
+
+    def to_json(self) -> str:
+        tree = {
+            "action": {name: getattr(self.action, name).tolist() for name in _FIELDS},
+            "proprio": {name: getattr(self.proprio, name).tolist() for name in _FIELDS},
+            "num_transitions": self.num_transitions,
+            "num_episodes": self.num_episodes,
+        }
+        return json.dumps(tree, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Statistics":
+        """Inverse of `to_json`, exact. Raises ValueError for anything else."""
+        try:
+            tree = json.loads(text)
+            action, proprio = (
+                VectorStatistics(*(np.asarray(tree[part][name], np.float64) for name in _FIELDS)) for part in ("action", "proprio")
+            )
+            return cls(action, proprio, int(tree["num_transitions"]), int(tree["num_episodes"]))
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"statistics must be JSON as `Statistics.to_json` writes it, got a fault at {error}.") from error
+
+
+class Normalizer(NamedTuple):
+    """The affine map between robot units and the network's, one entry a dimension."""
+
+    shift: Float[Array | np.ndarray, " d"]
+    scale: Float[Array | np.ndarray, " d"]
+
+
+def make_normalizer(statistics: VectorStatistics, mode: Mode, dimensions: tuple[ActionDimension, ...] = ()) -> Normalizer:
+    """Maps the bulk of the data to about [-1, 1].
+
+    quantile: 1 % and 99 % to -1 and 1; min_max: the extremes; mean_std: one standard deviation to 1. Grippers among
+    `dimensions` always map [0, 1] to [-1, 1], whatever the data did with them. A dimension that never moves would get
+    scale 0 and blow up the first time it does: scales have a floor of 1e-4 of the dimension's magnitude (at least 1e-6),
+    below which the dimension counts as constant and gets scale 1.
+    """
+    if mode not in get_args(Mode):
+        raise ValueError(f"normalisation must be one of {get_args(Mode)}, got {mode!r}.")
+    if mode == "mean_std":
+        shift, scale = statistics.mean, statistics.std
+    else:
+        low, high = (statistics.q01, statistics.q99) if mode == "quantile" else (statistics.min, statistics.max)
+        shift, scale = (low + high) / 2, (high - low) / 2
+    magnitude = np.maximum(np.abs(statistics.min), np.abs(statistics.max))
+    scale = np.where(scale < np.maximum(1e-4 * magnitude, 1e-6), np.maximum((statistics.max - statistics.min) / 2, 0.0), scale)
+    scale = np.where(scale < np.maximum(1e-4 * magnitude, 1e-6), 1.0, scale)
+    gripper = np.array([dimension.kind == "gripper" for dimension in dimensions], bool)
+    if gripper.size:
+        shift, scale = np.where(gripper, 0.5, shift), np.where(gripper, 0.5, scale)
+    return Normalizer(np.asarray(shift, np.float32), np.asarray(scale, np.float32))
+
+
+def normalize(values: Float[Array | np.ndarray, "*b d"], normalizer: Normalizer) -> Float[Array | np.ndarray, "*b d"]:
+    """Robot units -> normalised."""
+    return (values - _trailing(normalizer.shift, values)) / _trailing(normalizer.scale, values)
+
+
+def unnormalize(values: Float[Array | np.ndarray, "*b d"], normalizer: Normalizer) -> Float[Array | np.ndarray, "*b d"]:
+    """Normalised -> robot units."""
+    return values * _trailing(normalizer.scale, values) + _trailing(normalizer.shift, values)
+
+
+def _trailing(vector: Float[Array | np.ndarray, " d"], like: Float[Array | np.ndarray, "*b d"]) -> Float[Array | np.ndarray, "*_ d"]:
+    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)

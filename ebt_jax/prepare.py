@@ -1,0 +1,50 @@
+"""Indexes datasets once, on many processes or machines, before runs open them; or rewrites them as ArrayRecord.
+
+  python -m ebt_jax.prepare --data_dir=DIR --mixture=NAME
+  python -m ebt_jax.prepare --data_dir=DIR --mixture=NAME --array_record=DIR
+  python -m ebt_jax.prepare --data_dir=gs://... --mixture=NAME --parts_dir=gs://... --beam=--runner=DataflowRunner --beam=--project=P
+
+Writes the index of every dataset into the cache (docs/data.md), or with --array_record the datasets themselves into that folder.
+Started again it goes on where it stood. The last line on stdout names what was made.
+"""
+
+from typing import cast
+
+from absl import flags
+
+from ebt_jax import cli
+
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the datasets: local, or gs://...", required=True)
+MIXTURE = flags.DEFINE_string("mixture", None, "A dataset, a published mixture, or a JSON file of weights.", required=True)
+ARRAY_RECORD = flags.DEFINE_string("array_record", "", "Rewrite the datasets as ArrayRecord into this folder, in place of indexing them.")
+CACHE_DIR = flags.DEFINE_string("cache_dir", "", "Where indexes go; as data.cache_dir.")
+PARTS_DIR = flags.DEFINE_string("parts_dir", "", "Where parts of an index lie while it is made; a bucket's folder for Beam's workers.")
+ON_BAD = flags.DEFINE_enum("on_bad", "raise", ["raise", "skip"], "What becomes of records that cannot be read; as data.on_bad.")
+PROCESSES = flags.DEFINE_integer("processes", -1, "Processes; -1 is one a core where the data are large, 0 none beside this one.")
+BEAM = flags.DEFINE_multi_string("beam", [], "A flag for Apache Beam, which then runs the jobs; may be given several times.")
+
+
+def main() -> None:
+    """Opens every dataset of the mixture, or rewrites it."""
+    from ebt_jax.data import jobs
+    from ebt_jax.data.array_record import to_array_record
+    from ebt_jax.data.beam import on_beam
+    from ebt_jax.data.faults import OnBad
+    from ebt_jax.data.folder import find_folder
+    from ebt_jax.data.index import open_index
+    from ebt_jax.data.oxe import describe
+    from ebt_jax.data.settings import DataSettings
+
+    settings, on_bad = DataSettings(DATA_DIR.value, MIXTURE.value), cast(OnBad, ON_BAD.value)
+    runner = on_beam(BEAM.value) if BEAM.value else None if PROCESSES.value < 0 else jobs.choose(0, 0, PROCESSES.value)
+    for name in cli.progress(settings.weights, len(settings.weights), "datasets", every=1):
+        folder = find_folder(settings.data_dir, name)
+        if ARRAY_RECORD.value:
+            made = to_array_record(folder, ARRAY_RECORD.value, runner)
+        else:
+            made = open_index(folder, "train", describe(folder), CACHE_DIR.value, on_bad, runner, PARTS_DIR.value).cache
+        print(made)
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__ or "")

@@ -1,0 +1,74 @@
+"""Serves a policy.
+
+  python -m ebt_jax.serve --policy=PATH [--host=127.0.0.1] [--port=8000] [--token_file=FILE]
+
+Speaks openpi's websocket protocol: the first frame holds the specs and an `example_observation` that can be sent back as it is.
+/healthz and /metrics (Prometheus) answer on the same port. Other machines are let in only with a token.
+"""
+
+import asyncio
+import pathlib
+import signal
+from typing import TYPE_CHECKING
+
+from absl import flags, logging
+
+from ebt_jax import cli
+
+if TYPE_CHECKING:
+    from ebt_jax.serving.server import PolicyServer
+
+_POLICY = flags.DEFINE_string("policy", None, "A workdir, a checkpoint or an exported artifact.", required=True)
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to bind to; one that is not loopback needs --token_file.")
+_PORT = flags.DEFINE_integer("port", 8000, "Port; 0 picks a free one.", lower_bound=0, upper_bound=65_535)
+_TOKEN_FILE = flags.DEFINE_string("token_file", None, "File whose first line clients must send: Authorization: Api-Key TOKEN.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the noise of clients that name no seed.", lower_bound=0)
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "4", "16"], "Numbers of clients answered together; each is compiled at the start.")
+_MAX_CONNECTIONS = flags.DEFINE_integer("max_connections", 64, "Clients at a time.", lower_bound=1)
+_MAX_FRAME_MIB = flags.DEFINE_integer("max_frame_mib", 16, "Largest request, MiB.", lower_bound=1)
+
+
+def main() -> None:
+    """Loads, compiles, serves until SIGINT or SIGTERM."""
+    try:
+        sizes = tuple(int(size) for size in _BATCH_SIZES.value)
+    except ValueError as error:
+        raise flags.ValidationError(f"--batch_sizes must be whole numbers, got {','.join(_BATCH_SIZES.value)}.") from error
+    try:
+        from ebt_jax.serving.server import PolicyServer
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"serving needs the [serve] extra, got no {error.name}. pip install 'ebt_jax[serve]'") from error
+    from ebt_jax.loading import load
+
+    server = PolicyServer(
+        load(_POLICY.value),
+        _HOST.value,
+        _PORT.value,
+        token=_read_token(),
+        seed=_SEED.value,
+        batch_sizes=sizes,
+        max_connections=_MAX_CONNECTIONS.value,
+        max_frame_bytes=_MAX_FRAME_MIB.value * 2**20,
+    )
+    asyncio.run(_serve(server))
+
+
+def _read_token() -> str | None:
+    if _TOKEN_FILE.value is None:
+        return None
+    lines = pathlib.Path(_TOKEN_FILE.value).read_text().splitlines()
+    return lines[0].strip() if lines else ""
+
+
+async def _serve(server: "PolicyServer") -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with server.running() as port:
+        print(f"ready on {_HOST.value}:{port}", flush=True)
+        await stop.wait()
+        logging.info("stopping")
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__ or "")

@@ -1,0 +1,193 @@
+"""Many clients, one policy: whoever waits when the policy is free goes into one batch.
+
+    connections --> one waiting request each (a newer one replaces it) --> [ batch of a known size ] --> policy, in its own thread
+
+A row's answer is a function of its observation and its (seed, episode, step) alone, so whom it shares a batch with does not matter
+(1e-5 in normalised units; bit for bit at one batch size). Batches are filled up to one of a few sizes, all of them compiled
+before the first client comes.
+"""
+
+import collections
+import concurrent.futures
+import threading
+import time
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jaxtyping import Array, Int, UInt32
+
+from ebt_jax.policy import Policy, empty_batch
+from ebt_jax.serving.schema import Request, RequestError
+from ebt_jax.types import Keys
+
+Answer = dict[str, Any]
+
+BATCH_SIZES = (1, 4, 16)
+
+
+class _Waiting(NamedTuple):
+    request: Request
+    arrived: float
+    future: "concurrent.futures.Future[Answer]"
+
+
+class Batcher:
+    """Runs a policy in a thread of its own; `submit` may be called from any."""
+
+    def __init__(self, policy: Policy, batch_sizes: Sequence[int] = BATCH_SIZES) -> None:
+        """Raises ValueError for sizes that are not positive and ascending."""
+        sizes = tuple(batch_sizes)
+        if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
+            raise ValueError(f"batch_sizes must be positive and ascending, got {sizes}.")
+        self._policy, self._sizes = policy, sizes
+        self._waiting: collections.OrderedDict[Hashable, _Waiting] = collections.OrderedDict()
+        self._wake = threading.Condition()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, name="policy", daemon=True)
+        self.batch_counts: collections.Counter[int] = collections.Counter()
+        """Requests in a batch -> batches so far."""
+
+    def start(self) -> None:
+        """Compiles every batch size, then begins to answer."""
+        for size in self._sizes:
+            begun = time.perf_counter()
+            observation = jax.tree.map(np.asarray, empty_batch(self._policy.specs, size).observation)
+            keys = self._policy.sample_keys(0, np.zeros(size, int), np.zeros(size, int))
+            self._policy.sample_actions(observation, keys)
+            logging.info("compiled for %d at a time in %.1f s", size, time.perf_counter() - begun)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Refuses what waits and ends the thread after the batch it is at."""
+        with self._wake:
+            self._stopped = True
+            for waiting in self._waiting.values():
+                waiting.future.set_exception(RequestError("stopping", "the server is stopping; connect again later."))
+            self._waiting.clear()
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, client: Hashable, request: Request) -> "concurrent.futures.Future[Answer]":
+        """The answer to come. A request of the same client that still waits is refused: its observation is out of date."""
+        future: concurrent.futures.Future[Answer] = concurrent.futures.Future()
+        with self._wake:
+            if self._stopped:
+                raise RequestError("stopping", "the server is stopping; connect again later.")
+            old = self._waiting.pop(client, None)
+            if old is not None:
+                old.future.set_exception(RequestError("superseded", "a newer observation of the same client came before this one's turn."))
+            self._waiting[client] = _Waiting(request, time.perf_counter(), future)
+            self._wake.notify()
+        return future
+
+    def forget(self, client: Hashable) -> None:
+        """Drops what a client that went away was waiting for."""
+        with self._wake:
+            waiting = self._waiting.pop(client, None)
+        if waiting is not None:
+            waiting.future.cancel()
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._waiting or self._stopped)
+                if self._stopped:
+                    return
+                batch = self._take()
+            if not batch:
+                continue
+            try:
+                answers = self._answer(batch)
+            except Exception as error:  # a fault of ours: the log says what, the clients only that
+                logging.exception("a batch of %d failed", len(batch))
+                answers = [RequestError("internal", f"the policy failed ({type(error).__name__}); the server's log says why.")] * len(batch)
+            self.batch_counts[len(batch)] += 1
+            for waiting, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, RequestError):
+                    waiting.future.set_exception(answer)
+                else:
+                    waiting.future.set_result(answer)
+
+    def _take(self) -> list[_Waiting]:
+        """The longest waiting request and others that can share its call; those past their deadline are refused."""
+        now = time.perf_counter()
+        batch: list[_Waiting] = []
+        for client, waiting in list(self._waiting.items()):
+            request, late = waiting.request, 1e3 * (now - waiting.arrived)
+            if late > request.deadline_ms:
+                waiting.future.set_exception(
+                    RequestError("deadline", f"the deadline of {request.deadline_ms:g} ms must not pass in the queue, got {late:.0f} ms.")
+                )
+            elif not batch or (len(batch) < self._sizes[-1] and _shares(batch[0].request, request)):
+                batch.append(waiting)
+            else:
+                continue
+            del self._waiting[client]
+        return batch
+
+    def _answer(self, batch: list[_Waiting]) -> list[Answer | RequestError]:
+        begun = time.perf_counter()
+        requests = [waiting.request for waiting in batch]
+        rows = self._energies(requests[0]) if requests[0].kind == "energy" else self._chunks(requests)
+        done = time.perf_counter()
+        for waiting, row in zip(batch, rows, strict=True):
+            if isinstance(row, dict):
+                timing = row.setdefault("server_timing", {})
+                timing.update({"queue_ms": 1e3 * (begun - waiting.arrived), "infer_ms": 1e3 * (done - begun), "batch": len(batch)})
+        return rows
+
+    def _chunks(self, requests: list[Request]) -> list[Answer | RequestError]:
+        size = next(size for size in self._sizes if size >= len(requests))
+        padded = requests + requests[:1] * (size - len(requests))
+        observation = jax.tree.map(lambda *rows: np.concatenate(rows), *(request.observation for request in padded))
+        seeds = jnp.array([request.seed for request in padded], jnp.uint32)
+        episodes, steps = (jnp.array([getattr(request, name) for request in padded], jnp.int32) for name in ("episode", "step"))
+        output = self._policy.sample_actions(observation, _keys(seeds, episodes, steps), requests[0].sample_steps)
+        per_row = {name: value for name, value in output._asdict().items() if isinstance(value, np.ndarray) and value.ndim == 1}
+        stages = {f"{stage}_ms": 1e3 * seconds for stage, seconds in output.seconds.items()}
+        rows: list[Answer | RequestError] = []
+        for i in range(len(requests)):
+            if not np.isfinite(output.actions[i]).all():
+                rows.append(RequestError("not_finite", "the policy's actions must be finite, got NaN or infinity: do not move."))
+            else:
+                rows.append(
+                    {
+                        "actions": np.ascontiguousarray(output.actions[i]),
+                        **{name: value[i].item() for name, value in per_row.items()},
+                        "server_timing": dict(stages),
+                    }
+                )
+        return rows
+
+    def _energies(self, request: Request) -> list[Answer | RequestError]:
+        """E of each of the request's chunks, filled up to a power of two so that few sizes are ever compiled."""
+        assert request.actions is not None
+        count = len(request.actions)
+        size = 1 << (count - 1).bit_length()
+        actions = np.concatenate([request.actions, np.repeat(request.actions[:1], size - count, axis=0)])
+        return [{"energies": np.asarray(self._policy.energy(request.observation, actions)[:count], np.float32)}]
+
+
+def _shares(first: Request, other: Request) -> bool:
+    """Whether two requests can be one call of the policy."""
+    return first.kind == other.kind == "act" and first.sample_steps == other.sample_steps
+
+
+@jax.jit
+def _keys(seeds: UInt32[Array, " b"], episodes: Int[Array, " b"], steps: Int[Array, " b"]) -> Keys:
+    """`Policy.sample_keys`, each row with its own seed."""
+    fold = lambda seed, episode, step: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), episode), step)
+    return jax.vmap(fold)(seeds, episodes, steps)

@@ -1,0 +1,97 @@
+"""Messages <-> bytes: msgpack with arrays as openpi's clients write them, for bytes that nobody vouches for.
+
+    {b"__ndarray__": True, b"dtype": "<f4", b"shape": [16, 7], b"data": <448 bytes>}
+
+An array is made only where its dtype is one of a few plain numbers and its bytes are exactly as many as its shape says; both are
+checked before numpy sees anything. (A decoder that takes the sender's dtype at its word can be made to read any memory.) There
+is no pickle, no extension type and no object array, in either direction. Source of the format: openpi's `msgpack_numpy.py`.
+"""
+
+import math
+from typing import Any
+
+import msgpack
+import numpy as np
+
+DTYPES = {"|b1": 1, "|u1": 1, "<i4": 4, "<i8": 8, "<f4": 4, "<f8": 8}
+"""What may cross the wire, with the bytes of one entry: little-endian plain numbers."""
+
+MAX_AXES = 6
+MAX_ITEMS = 1024
+"""Entries of one map or list; arrays are bytes and do not count."""
+
+
+class WireError(ValueError):
+    """Bytes that are no message of ours, or a message that cannot be sent."""
+
+
+def decode(frame: bytes) -> Any:
+    """The message in `frame`: dicts, lists, strings, numbers, None and numpy arrays (read-only views of the frame).
+
+    Raises WireError for anything else, whatever the bytes are.
+    """
+    try:
+        return msgpack.unpackb(
+            frame,
+            object_hook=_array,
+            raw=False,
+            max_str_len=65_536,
+            max_array_len=MAX_ITEMS,
+            max_map_len=MAX_ITEMS,
+            max_ext_len=0,
+            ext_hook=_refuse_extension,
+        )
+    except WireError:
+        raise
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise WireError(f"a frame must be one msgpack message, got {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def encode(message: Any) -> bytes:
+    """Inverse of `decode`, readable by openpi's clients. Raises WireError naming what cannot be sent."""
+    try:
+        return bytes(msgpack.packb(message, default=_plain, use_bin_type=True) or b"")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise WireError(f"a message must hold dicts, lists, strings, numbers and plain arrays, got {error}") from error
+
+
+def _array(item: dict[Any, Any]) -> Any:
+    """The array or scalar that a map stands for, or the map itself."""
+    if b"__ndarray__" in item:
+        size, shape, data = _item_size(item), item.get(b"shape"), item.get(b"data")
+        if not isinstance(shape, list) or len(shape) > MAX_AXES or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
+            raise WireError(f"the shape of an array must be at most {MAX_AXES} whole numbers, got {str(shape)[:100]}.")
+        if not isinstance(data, bytes) or len(data) != math.prod(shape) * size:
+            got = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
+            raise WireError(f"the data of a {item[b'dtype']} array of shape {shape} must be {math.prod(shape) * size} bytes, got {got}.")
+        return np.frombuffer(data, np.dtype(item[b"dtype"])).reshape(shape)
+    if b"__npgeneric__" in item:
+        _item_size(item)
+        value = item.get(b"data")
+        if not isinstance(value, bool | int | float):
+            raise WireError(f"a numpy scalar must hold a number, got {type(value).__name__}.")
+        return value
+    return item
+
+
+def _item_size(item: dict[Any, Any]) -> int:
+    """Bytes of one entry. Raises WireError for a dtype that is not whitelisted."""
+    dtype = item.get(b"dtype")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise WireError(f"the dtype of an array must be one of {', '.join(DTYPES)}, got {str(dtype)[:40]!r}.")
+    return DTYPES[dtype]
+
+
+def _refuse_extension(code: int, data: bytes) -> Any:
+    raise WireError(f"a frame must hold no msgpack extension types, got type {code}.")
+
+
+def _plain(value: Any) -> Any:
+    """What msgpack does not know of itself."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.str not in DTYPES:
+            raise TypeError(f"an array of dtype {value.dtype}")
+        return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+    if isinstance(value, np.bool_ | np.integer | np.floating):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__}")

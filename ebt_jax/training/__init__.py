@@ -1,0 +1,1 @@
+"""Training: a pure step, one loop that reads top to bottom, and the state between them."""

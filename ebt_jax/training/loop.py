@@ -1,0 +1,183 @@
+"""The one loop over updates, top to bottom: open, resume or start, step, log, look at held-out data, save, stop."""
+
+import itertools
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from ebt_jax import distributed
+from ebt_jax.checkpoint import Checkpoints, finished_steps
+from ebt_jax.data.loader import make_loader
+from ebt_jax.data.mixture import Mixture, open_mixture
+from ebt_jax.interruption import Interrupted, termination_requested
+from ebt_jax.models.pretrained import load_pretrained
+from ebt_jax.sharding import batch_shapes, make_mesh, to_devices
+from ebt_jax.training import initialize
+from ebt_jax.training.metrics import MetricsLog, Stopwatch
+from ebt_jax.training.optimizer import make_optimizer, name_prefix, network, trained_share, tuned
+from ebt_jax.training.profile import profiled
+from ebt_jax.training.saving import checkpoint_assets, restore, save
+from ebt_jax.training.settings import Settings
+from ebt_jax.training.state import TrainState, init_state, sharded_init, with_values
+from ebt_jax.training.step import make_train_step
+from ebt_jax.training.utilization import samples_at_peak
+from ebt_jax.training.validate import make_validate
+from ebt_jax.training.watchdog import Watchdog
+from ebt_jax.training.workdir import check_workdir, claim_workdir
+from ebt_jax.types import Batch
+
+Progress = Callable[[Iterable[int], int, str], Iterable[int]]
+
+IN_FLIGHT = 2
+"""Updates that devices may be behind the loop: enough to keep them busy, few enough that the loop's pace is theirs."""
+
+
+def train(
+    config: Mapping[str, Any],
+    workdir: pathlib.Path,
+    progress: Progress = lambda steps, total, name: steps,
+    profile: range = range(0),
+    watchdog_seconds: float = 0.0,
+) -> TrainState:
+    """Trains what `config` describes in `workdir`, from its newest checkpoint if it has one; returns the final state.
+
+    A run that was killed and started again computes what it would have computed anyway, bit for bit: batches, keys and
+    schedules are functions of (seed, step), and the rest is in the checkpoint.
+
+    Args:
+      profile: updates whose trace is written into workdir/profile.
+      watchdog_seconds: end the process, with the stacks of its threads, where the loop is silent for longer than this and than ten
+        updates take; 0 never does. For commands: it ends more than this function.
+
+    Raises:
+      ValueError: a bad configuration, or a workdir that belongs to another one (the differing keys are listed).
+      FloatingPointError: the loss is no longer finite; names the step and the last checkpoint.
+      CheckpointError: a save failed, or the newest checkpoint is damaged; names the newest good one.
+      OSError: the workdir cannot be written, or is no longer there.
+      Interrupted: SIGTERM or Ctrl-C came to any process; all have saved the same step.
+    """
+    watch = Stopwatch()
+    settings = Settings.from_dict(config)
+    mesh = make_mesh(settings.mesh.data, settings.mesh.fsdp)
+    starts_from = "" if finished_steps(workdir / "checkpoints") else settings.init_from
+    source = initialize.read_source(starts_from, settings, mesh) if starts_from else None
+    claim_workdir(workdir, config)
+    settings.check_batch_size(mesh.size)
+    mixture = open_mixture(settings.data)
+    logging.info("data:\n%s", mixture.describe())
+
+    method = tuned(settings.make_method(mixture.specs), settings.optimizer)
+    optimizer = make_optimizer(settings.optimizer, settings.num_steps)
+    example = mixture.example_batch(1)
+    shapes = jax.eval_shape(lambda: init_state(method, optimizer, example, settings.seed))
+    logging.info("model: %s in %s", trained_share(shapes.params, settings.optimizer), mesh)
+
+    with (
+        Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints, keep_every=settings.keep_every) as checkpoints,
+        termination_requested() as requested,
+        Watchdog(watchdog_seconds, distributed.end, *hosts().values()) as watchdog,
+    ):
+        if checkpoints.steps:
+            mixture.check_manifest(checkpoints.assets(checkpoints.steps[-1])["datasets.json"].decode())
+            state = restore(checkpoints, shapes, mesh)
+            logging.info("resumed at step %d", int(state.step))
+        else:
+            # Before anything compiles: files are where mistakes are made.
+            own = network(shapes.params, settings.optimizer)
+            start = initialize.prepare(source, settings, mixture.specs, mixture.statistics, own, workdir) if source else None
+            published = {name_prefix(settings.optimizer) + name: value for name, value in load_pretrained(settings.model, own).items()}
+            state = with_values(sharded_init(method, optimizer, example, settings.seed, mesh), published)
+            if start is not None:
+                state = initialize.begin(state, start)
+        first = int(state.step)
+        train_step = make_train_step(method, optimizer, settings.optimizer, mesh, state, settings.augmentation)
+        watch.rest("init")
+        with watch.part("compile"):
+            train_step = train_step.lower(state, batch_shapes(example, settings.batch_size, mesh)).compile()
+            distributed.meet("compiled")
+        sample_steps = settings.sample_steps or method.sample_steps
+        validate = make_validate(
+            method, sample_steps, mesh, mixture.specs.action, mixture.action_normalizer, mixture.statistics, settings.seed
+        )
+        batches = train_batches(mixture, settings, first)
+        full_speed = samples_at_peak(settings, mixture.specs, jax.devices()[0].device_kind, mesh.size)
+        steps = profiled(range(first + 1, settings.num_steps + 1), profile, workdir / "profile")
+        pending: list[Any] = []
+        with MetricsLog(workdir, first, silent=jax.process_index() > 0) as log:
+            for step in progress(steps, settings.num_steps - first, "training"):
+                watchdog.update(step)
+                with watch.part("data"):
+                    batch = next(batches)
+                with watch.part("step"):
+                    state, metrics = train_step(state, to_devices(batch, mesh))
+                    pending.append(metrics)
+                    jax.block_until_ready(pending[:-IN_FLIGHT][-1:])
+                last, stopping = step == settings.num_steps, distributed.agree_to_stop(requested, step)
+                logging_now = due(step, settings.log_interval) or last
+                if logging_now or due(step, settings.save_interval) or stopping:
+                    with watch.part("step"):
+                        pending = jax.device_get(pending)
+                    finite = flush(log, step, pending, watch, settings.batch_size, full_speed, logging_now)
+                    pending = [] if logging_now else pending
+                    checkpoints.check()
+                    if finite is not None:
+                        checkpoints.wait()
+                        raise FloatingPointError(
+                            f"loss and gradient must stay finite, got NaN or infinity at step {finite}. The last good checkpoint is "
+                            f"{checkpoints.steps[-1:] or 'none'}; lower optimizer.learning_rate or mcmc.step_size and start from it."
+                        )
+                if mixture.faults is not None and due(step, settings.log_interval):
+                    log.write(step, {"data/replaced_windows": mixture.faults.total})
+                if due(step, settings.eval_interval) or (last and settings.eval_interval):
+                    watchdog.slow("validation")
+                    with watch.part("validation"):
+                        held_out = make_loader(mixture, "validation", batch_size=settings.batch_size, seed=settings.seed, **hosts())
+                        log.write(step, validate(state.ema_params, itertools.islice(held_out, settings.eval_batches)))
+                if due(step, settings.save_interval) or last or stopping:
+                    watchdog.slow("checkpoint")
+                    check_workdir(workdir)
+                    with watch.part("checkpoint"):
+                        save(checkpoints, state, checkpoint_assets(config, mixture, step))
+                if stopping and not last:
+                    checkpoints.wait()
+                    raise Interrupted(f"saved step {step} of {settings.num_steps} in {workdir}; start the same command again to go on")
+        checkpoints.wait()
+    return state
+
+
+def due(step: int, interval: int) -> bool:
+    """Whether something done every `interval` steps (0: never) is done after this one."""
+    return interval > 0 and step % interval == 0
+
+
+def hosts() -> dict[str, int]:
+    return {"process_index": jax.process_index(), "process_count": jax.process_count()}
+
+
+def train_batches(mixture: Mixture, settings: Settings, start_step: int) -> Iterator[Batch]:
+    """This host's rows of batch `start_step`, `start_step` + 1, ..."""
+    return iter(make_loader(mixture, "train", batch_size=settings.batch_size, seed=settings.seed, start_step=start_step, **hosts()))
+
+
+def flush(
+    log: MetricsLog, step: int, fetched: list[Any], watch: Stopwatch, batch_size: int, full_speed: float | None, write: bool
+) -> int | None:
+    """Logs the newest metrics of the updates since the last line; returns the first step that was not finite, if any."""
+    first = step - len(fetched) + 1
+    for number, metrics in enumerate(fetched):
+        if not np.isfinite([metrics["loss"], metrics["gradient_norm"]]).all():
+            return first + number
+    if write:
+        wall, parts = watch.take()
+        values = {name: float(value) for name, value in fetched[-1].items()}
+        values["loss_mean"] = float(np.mean([metrics["loss"] for metrics in fetched]))
+        updates_per_second = len(fetched) / (wall - parts.get("init", 0.0))
+        values |= {"updates_per_second": updates_per_second, "samples_per_second": batch_size * updates_per_second}
+        if full_speed is not None:
+            values["mfu"] = batch_size * updates_per_second / full_speed
+        log.write(step, {**values, **log.goodput(wall, parts)})
+    return None

@@ -1,0 +1,126 @@
+"""What a run says of itself: one JSON object a line, TensorBoard beside it, and where the time went."""
+
+import contextlib
+import json
+import pathlib
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from tensorboardX import SummaryWriter
+
+
+class Spent(NamedTuple):
+    """Seconds of a run over all its processes; the time between two processes is not known and counts for nothing.
+
+    Attributes:
+      total: all of them.
+      useful: in updates that count.
+      lost: in what a kill undid, done again since.
+    """
+
+    total: float = 0.0
+    useful: float = 0.0
+    lost: float = 0.0
+
+
+def account(records: Iterable[Mapping[str, Any]], last_step: int) -> Spent:
+    """What the lines of a metrics.jsonl say; those past `last_step` are lost."""
+    total = useful = lost = 0.0
+    for record in records:
+        seconds = record.get("seconds", 0.0)
+        total += seconds + record.get("lost_seconds", 0.0)
+        lost += record.get("lost_seconds", 0.0)
+        if record["step"] > last_step:
+            lost += seconds
+        else:
+            useful += seconds * record.get("time/step", 0.0)
+    return Spent(total, useful, lost)
+
+
+class MetricsLog:
+    """`DIR/metrics.jsonl` and TensorBoard events of one run; a resumed run goes on where its checkpoint stood."""
+
+    def __init__(self, workdir: pathlib.Path, first_step: int, silent: bool = False) -> None:
+        """Lines past `first_step`, written after the checkpoint that the run resumes from, are dropped: they will come again.
+
+        `silent`: nothing is read or written, for all processes of a run but the first.
+        """
+        self._path, self._spent, self._lost, self._silent = workdir / "metrics.jsonl", Spent(), 0.0, silent
+        if silent:
+            return
+        if self._path.exists():
+            records = [record for record in map(_record, self._path.read_text().splitlines()) if record is not None]
+            kept = [record for record in records if record["step"] <= first_step]
+            self._spent = account(records, first_step)
+            self._lost = self._spent.lost - account(kept, first_step).lost
+            self._path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        self._file = self._path.open("a")
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1 if first_step else None)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self._silent:
+            self._file.close()
+            self._events.close()
+
+    def goodput(self, wall: float, parts: Mapping[str, float]) -> dict[str, float]:
+        """What to write of `wall` seconds since the last call, of which `parts` had names: shares, and the run's goodput so far.
+
+        seconds: `wall`. time/NAME: share of each part. lost_seconds: once after a resume, the age of what was undone. goodput: share of all
+        seconds of the run, in all its processes, that went into updates that count.
+        """
+        shares = {f"time/{name}": seconds / wall for name, seconds in parts.items()}
+        total, useful, lost = self._spent
+        self._spent = Spent(total + wall, useful + parts.get("step", 0.0), lost)
+        undone, self._lost = {"lost_seconds": self._lost} if self._lost else {}, 0.0
+        return {"seconds": wall, **shares, **undone, "goodput": self._spent.useful / self._spent.total}
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One line, on disk when this returns."""
+        if self._silent:
+            return
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """A line; None for one that a kill cut short."""
+    try:
+        record = json.loads(line)
+        return record if "step" in record else None
+    except json.JSONDecodeError:
+        return None
+
+
+class Stopwatch:
+    """Seconds spent in named parts of a loop since the last `take`."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Adds the time inside the `with` to `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def rest(self, name: str) -> None:
+        """Adds to `name` what no part has had since the last `take`."""
+        wall = time.perf_counter() - self._start
+        self._seconds[name] = self._seconds.get(name, 0.0) + wall - sum(self._seconds.values())
+
+    def take(self) -> tuple[float, dict[str, float]]:
+        """Wall seconds since the last call and the part of each name; starts again."""
+        now = time.perf_counter()
+        wall, parts = now - self._start, self._seconds
+        self._start, self._seconds = now, {}
+        return wall, parts

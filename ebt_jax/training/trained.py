@@ -1,0 +1,63 @@
+"""A path -> what a run has learnt so far: settings, specs, statistics and plain parameters, adapters merged."""
+
+import dataclasses
+import json
+import pathlib
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Sharding, SingleDeviceSharding
+
+from ebt_jax.checkpoint import Checkpoints, locate
+from ebt_jax.models.config import ModelConfig
+from ebt_jax.normalize import Statistics
+from ebt_jax.policy import empty_batch
+from ebt_jax.specs import Specs
+from ebt_jax.training.optimizer import plain, tuned
+from ebt_jax.training.settings import Settings
+from ebt_jax.types import Method, Params
+
+
+class Trained(NamedTuple):
+    """What one checkpoint holds; `params` are those of `method`, `calibration` the text of calibration.json or ""."""
+
+    step: int
+    settings: Settings
+    specs: Specs
+    statistics: Statistics
+    method: Method
+    params: Params
+    calibration: str
+
+
+def acting(model: ModelConfig) -> ModelConfig:
+    """The same network, arranged for acting: nothing is recomputed, and layers are one program in place of a loop.
+
+    Recomputing would cost a third forward pass a step. A loop over layers starts its kernels one by one: on one H200 four steps of the
+    300 M network at batch 1 took 16.8 ms so, and 8.8 ms without (`benchmarks/results/latency_gpu.json`).
+    """
+    return dataclasses.replace(model, remat=False, unroll=max(model.unroll, model.decoder_layers))
+
+
+def read_trained(path: str | pathlib.Path, what: str, *, ema: bool = True, sharding: Sharding | None = None) -> Trained:
+    """The newest checkpoint of a workdir or of its checkpoints folder, or the step folder that `path` is.
+
+    Args:
+      what: the name of `path` in errors.
+      sharding: of every parameter; the first device where None.
+
+    Raises CheckpointError where there is none, or where it does not fit its own configuration.
+    """
+    directory, step = locate(path, what)
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        assets = checkpoints.assets(step)
+        settings = Settings.from_dict(json.loads(assets["config.json"]))
+        specs = Specs.from_json(assets["specs.json"].decode())
+        statistics = Statistics.from_json(assets["statistics.json"].decode())
+        method = dataclasses.replace(settings, model=acting(settings.model)).make_method(specs)
+        place = sharding or SingleDeviceSharding(jax.devices()[0])
+        abstract = jax.eval_shape(tuned(method, settings.optimizer).init, jax.random.key(0), empty_batch(specs))
+        placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract)
+        params = checkpoints.restore(step, "ema_params" if ema else "params", placed)
+    calibration = assets.get("calibration.json", b"").decode()
+    return Trained(step, settings, specs, statistics, method, plain(params, settings.optimizer), calibration)

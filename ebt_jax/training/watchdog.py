@@ -1,0 +1,81 @@
+"""A run that no longer moves ends: every thread's stack on stderr, the process's number, and an exit code that is not 0.
+
+A process that waits for ever in a collective, because another one is stuck or its data has stalled, sends heartbeats all the same: no
+timeout of jax ends it. A thread here looks at how long ago the loop last said something. Should even that thread be kept from
+running, by a call that holds Python's lock, the interpreter's own timer ends the process.
+"""
+
+import collections
+import faulthandler
+import math
+import statistics
+import threading
+import time
+from collections.abc import Callable
+
+FACTOR = 10
+STDERR = 2
+SLOW_SECONDS = 1800.0
+CLOSING_SECONDS = 10.0
+
+
+class Watchdog:
+    """Ends the process when the loop is silent for longer than max(`seconds`, 10 x the median update).
+
+    Anything but an update (compiling the first, looking at held-out data, saving) may take `SLOW_SECONDS`.
+    """
+
+    def __init__(self, seconds: float, end: Callable[[str], None], process_index: int = 0, process_count: int = 1) -> None:
+        """`seconds`: 0 waits for ever. `end`: ends the process, with a message."""
+        self._seconds = seconds or math.inf
+        self._slow_seconds = max(SLOW_SECONDS, self._seconds)
+        self._end, self._process, self._alone = end, f"process {process_index} of {process_count}", process_count == 1
+        self._updates: collections.deque[float] = collections.deque(maxlen=101)
+        self._phase, self._step, self._since, self._limit = "start", 0, time.monotonic(), self._slow_seconds
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> "Watchdog":
+        if self._seconds < math.inf or not self._alone:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        """After an error in one process of several, what is still being saved gets 10 s: the others may never help to finish it."""
+        if error is not None and not self._alone:
+            self._enter(f"closing after {type(error).__name__}: {error}", self._step, CLOSING_SECONDS)
+            return
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join()
+            faulthandler.cancel_dump_traceback_later()
+
+    def update(self, step: int) -> None:
+        """The loop begins update `step`; the one before is done."""
+        if self._phase == "update":
+            self._updates.append(time.monotonic() - self._since)
+        usual = FACTOR * statistics.median_low(self._updates) if self._updates else self._slow_seconds
+        self._enter("update", step, max(self._seconds, usual))
+
+    def slow(self, phase: str) -> None:
+        """The loop begins something that is not an update."""
+        self._enter(phase, self._step, self._slow_seconds)
+
+    def _enter(self, phase: str, step: int, limit: float) -> None:
+        self._phase, self._step, self._since, self._limit = phase, step, time.monotonic(), limit
+
+    def _watch(self) -> None:
+        interval = min(1.0, self._seconds / 10)
+        while not self._closed.wait(interval):
+            silent, limit = time.monotonic() - self._since, self._limit
+            if silent > limit:
+                faulthandler.cancel_dump_traceback_later()
+                faulthandler.dump_traceback(file=STDERR, all_threads=True)
+                self._end(
+                    f"error: {self._process} is stuck: nothing happened for {silent:.1f} s (limit {limit:.1f} s) in phase "
+                    f"{self._phase!r} of step {self._step}. The stacks of its threads are above; of several processes, look for the one "
+                    "that is not waiting in a collective. Start the same command again to go on from the last checkpoint."
+                )
+                return
+            if limit < math.inf:
+                faulthandler.dump_traceback_later(limit - silent + 2 * interval + 1, exit=True, file=STDERR)

@@ -1,0 +1,69 @@
+"""A workdir belongs to one configuration: claimed by the first run, compared with by all later ones."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from ebt_jax.distributed import check_same
+from ebt_jax.formats import migrate_config
+from ebt_jax.training.settings import Settings
+from ebt_jax.tree import flatten
+
+
+def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Writes `config.json`, or compares with the one there; of several processes the first, after which all compare what they got.
+
+    Raises:
+      ValueError: another configuration lies there, or another process has another one; every key that differs is listed.
+      OSError: the folder cannot be made or written.
+    """
+    text = json.dumps(config, indent=2, sort_keys=True)
+    if jax.process_index() == 0:
+        _claim(workdir, config, text)
+    check_same("configuration", text)
+
+
+def check_workdir(workdir: pathlib.Path) -> None:
+    """Raises FileNotFoundError where the folder is no longer there: what is written now would go astray."""
+    if not (workdir / "config.json").exists():
+        raise FileNotFoundError(
+            f"workdir {workdir} must stay where it is during a run, got no config.json there. Was it moved, or its disk unmounted? Bring "
+            "it back and start the same command again to go on from its last checkpoint."
+        )
+
+
+def _claim(workdir: pathlib.Path, config: Mapping[str, Any], text: str) -> None:
+    path = workdir / "config.json"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            part = workdir / "config.json.part"
+            part.write_text(text)
+            os.replace(part, path)
+            return
+        found = json.loads(path.read_text())
+    except OSError as error:
+        raise OSError(f"workdir must be a folder that can be written, got {workdir}: {error}. Give another --workdir.") from error
+    old, new = flatten(migrate_config(found)), flatten(migrate_config(json.loads(text)))
+    rows = [
+        f"{key}: there {old.get(key, '(absent)')}, now {new.get(key, '(absent)')}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    if rows and not _same_settings(found, config):
+        raise ValueError(
+            f"workdir {workdir} must belong to the same configuration, got {len(rows)} differences:\n  " + "\n  ".join(rows) + "\n"
+            "Give another --workdir, or change the configuration back to go on with this one."
+        )
+
+
+def _same_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether both mean the same: a key that one leaves out may have that value by default."""
+    try:
+        return Settings.from_dict(migrate_config(old)) == Settings.from_dict(new)
+    except ValueError:
+        return False

@@ -1,0 +1,27 @@
+# Sourced by the batch scripts: train FLAGS... runs ebt_jax.train in every task, and puts the job back into the queue where it was interrupted.
+#
+# Slurm signals this shell (USR1 before the time limit, TERM on preemption); it passes TERM on to the processes, which save the same step and end
+# with 75. EBT_CHIP picks launch/xla_flags, EBT_PYTHON the interpreter.
+
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:-.}"
+# shellcheck source=../env.sh
+source launch/env.sh "${EBT_CHIP:-gpu_h100}"
+
+train() {
+    local code=0 child
+    srun --kill-on-bad-exit=0 "${EBT_PYTHON:-.venv/bin/python}" -m ebt_jax.train "$@" &
+    child=$!
+    # shellcheck disable=SC2064  # the process that was just started
+    trap "echo 'interrupted: saving'; scancel --signal=TERM ${SLURM_JOB_ID}.0 || kill -TERM $child" USR1 TERM
+    while true; do
+        code=0
+        wait "$child" || code=$?
+        # wait also returns when a signal was handled: the processes are still saving then.
+        kill -0 "$child" 2>/dev/null || break
+    done
+    if [ "$code" = 75 ]; then
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
+    exit "$code"
+}

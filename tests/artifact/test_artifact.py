@@ -1,0 +1,174 @@
+"""Artifacts answer as the policy did, and are refused, by name, where anything about them is not as it was exported."""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from quadratic import SCALE, A, H, keys, observe, quadratic_policy
+from safetensors.numpy import load_file, save_file
+
+import ebt_jax
+from ebt_jax.artifact import (
+    ArtifactError,
+    ExpiredArtifactError,
+    FutureArtifactError,
+    GoldenMismatchError,
+    TamperedArtifactError,
+    TruncatedArtifactError,
+    export_policy,
+    load_artifact,
+)
+from ebt_jax.artifact.manifest import MANIFEST, digest
+from ebt_jax.constraints import bounds
+from ebt_jax.execution import WarmStart
+from ebt_jax.stopping import Stopping
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return quadratic_policy(step_size=0.4, stiffness=0.3)
+
+
+@pytest.fixture(scope="module")
+def exported(policy, tmp_path_factory):
+    return export_policy(policy, tmp_path_factory.mktemp("exported") / "artifact", sample_steps=[4])
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    return ebt_jax.load(exported)
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    return pathlib.Path(shutil.copytree(exported, tmp_path / "artifact"))
+
+
+def rewrite(folder, **changes):
+    """Changes the manifest as a forger would: its own hash is right again."""
+    manifest = json.loads((folder / MANIFEST).read_text()) | changes
+    manifest["sha256"] = digest(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def requests(policy, batch_size):
+    start = np.full((batch_size, H, A), np.nan, np.float32)
+    start[:, :3] = 0.05
+    warm = WarmStart(start, np.full(batch_size, 2))
+    box = bounds(-0.02, 0.03, policy.action_normalizer.scale)
+    return [{}, {"num_steps": 4}, {"num_starts": 3}, {"stopping": Stopping(9, 0.5, 0.01, 0.02)}, {"warm_start": warm}, {"constraint": box}]
+
+
+@pytest.mark.parametrize("batch_size", [1, pytest.param(7, marks=pytest.mark.slow)])
+def test_the_artifact_answers_as_the_policy_does_whatever_is_asked(policy, loaded, batch_size):
+    """To the last digit: a formula that is one fused loop may round otherwise there. Networks are held to the bit in test_worker."""
+    observation = observe(np.random.default_rng(1).normal(size=(batch_size, 2)))
+    for request in requests(policy, batch_size):
+        live, frozen = (one.sample_actions(observation, keys(one, batch_size), **request) for one in (policy, loaded))
+        for name in live._fields[:-1]:
+            np.testing.assert_allclose(getattr(live, name), getattr(frozen, name), rtol=1e-5, atol=1e-7, err_msg=f"{name} of {request}")
+    actions = SCALE * np.ones((batch_size, H, A), np.float32)
+    np.testing.assert_allclose(policy.energy(observation, actions), loaded.energy(observation, actions), rtol=1e-6)
+
+
+def test_everything_a_robot_needs_comes_along(policy, loaded, exported):
+    assert (loaded.specs, loaded.sample_steps, loaded.execution_horizon) == (policy.specs, 2, 2)
+    assert loaded.identity == policy.identity._replace(path=str(exported))
+    np.testing.assert_array_equal(loaded.statistics.action.q99, policy.statistics.action.q99)
+    assert json.loads((exported / MANIFEST).read_text())["platforms"] == ["cpu", "cuda", "tpu"]
+
+
+def test_what_was_not_exported_is_refused(loaded, exported):
+    with pytest.raises(ValueError, match=r"num_steps must be one of \[2, 4\], which were exported, got 3"):
+        loaded.sample_actions(observe([[0, 0]]), keys(loaded, 1), 3)
+    with pytest.raises(ValueError, match="must only act, got a call to train it"):
+        loaded.method.init(jax.random.key(0), None)
+    with pytest.raises(ValueError, match="ema must be True for an artifact"):
+        ebt_jax.load(exported, ema=False)
+    with pytest.raises(ValueError, match="output must be a new or empty folder"):
+        export_policy(loaded, exported)
+    with pytest.raises(ValueError, match=r"platforms must be among .*got \['gpu'\]"):
+        export_policy(loaded, exported / "new", platforms=["gpu"])
+
+
+@pytest.mark.parametrize("name", ["sample_2.bin", "parameters.safetensors", "specs.json", "golden.safetensors"])
+def test_one_changed_bit_is_tampering(copy, name):
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(TamperedArtifactError, match=f"{name} must have SHA-256"):
+        load_artifact(copy)
+
+
+def test_a_manifest_edited_by_hand_is_tampering(copy):
+    manifest = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps({**manifest, "not_after": "2999-01-01T00:00:00+00:00"}))
+    with pytest.raises(TamperedArtifactError, match="must have the hash it names"):
+        load_artifact(copy)
+
+
+def test_a_copy_that_was_cut_off_is_truncated(copy):
+    (copy / "encode.bin").write_bytes((copy / "encode.bin").read_bytes()[:-1])
+    with pytest.raises(TruncatedArtifactError, match=r"encode.bin must have \d+ bytes, got"):
+        load_artifact(copy)
+    (copy / "encode.bin").unlink()
+    with pytest.raises(TruncatedArtifactError, match=r"must hold encode.bin, got no such file"):
+        load_artifact(copy)
+    (copy / MANIFEST).write_text((copy / MANIFEST).read_text()[:100])
+    with pytest.raises(TruncatedArtifactError, match="must be whole JSON"):
+        load_artifact(copy)
+
+
+def test_files_outside_the_folder_are_not_read(copy):
+    manifest = json.loads((copy / MANIFEST).read_text())
+    rewrite(copy, files={**manifest["files"], "../secret": {"sha256": "", "bytes": 0}})
+    (copy.parent / "secret").write_bytes(b"")
+    with pytest.raises(TamperedArtifactError, match="name of a file in the folder"):
+        load_artifact(copy)
+
+
+def test_expired_and_future_artifacts_are_told_apart(copy):
+    now = datetime.datetime.now(datetime.UTC)
+    rewrite(copy, not_after=(now - datetime.timedelta(days=1)).isoformat())
+    with pytest.raises(ExpiredArtifactError, match=r"must be used until .* Export the checkpoint again"):
+        load_artifact(copy)
+    rewrite(copy, not_after=(now + datetime.timedelta(days=1)).isoformat(), exported=(now + datetime.timedelta(days=3)).isoformat())
+    with pytest.raises(FutureArtifactError, match="Set the clock"):
+        load_artifact(copy)
+    rewrite(copy, jax="99.1.0", exported=now.isoformat())
+    with pytest.raises(FutureArtifactError, match=r"got jax 99.1.0"):
+        load_artifact(copy)
+
+
+def test_another_platform_is_named(copy):
+    rewrite(copy, platforms=["tpu"])
+    with pytest.raises(ArtifactError, match=r"must be exported for cpu, got \['tpu'\]"):
+        load_artifact(copy)
+
+
+def test_an_answer_that_changed_is_noticed(copy):
+    """Hashes and all are right, but the parameters are others."""
+    gain = load_file(copy / "parameters.safetensors")["gain"]
+    save_file({"gain": np.asarray(1.01 * gain, np.float32)}, copy / "parameters.safetensors")
+    content = (copy / "parameters.safetensors").read_bytes()
+    manifest = json.loads((copy / MANIFEST).read_text())
+    about = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    rewrite(copy, files={**manifest["files"], "parameters.safetensors": about})
+    with pytest.raises(GoldenMismatchError, match="actions of the golden observation must be what it was at export"):
+        load_artifact(copy)
+
+
+def test_a_folder_that_is_no_artifact_is_said_to_be_none(tmp_path):
+    with pytest.raises(ArtifactError, match="artifact must be a folder with a manifest.json"):
+        load_artifact(tmp_path)
+
+
+def test_the_calibration_comes_along(policy, tmp_path):
+    measured = dataclasses.replace(policy, calibration='{"risk": 0.1}')
+    assert load_artifact(export_policy(measured, tmp_path / "measured", ["cpu"])).calibration == '{"risk": 0.1}'

@@ -1,0 +1,78 @@
+"""ArrayRecord shards hold the same records; a conversion that was killed is no dataset yet, and goes on where it stood."""
+
+import numpy as np
+import pytest
+import toy_rlds
+from etils import epath
+
+from ebt_jax.data import array_record, records
+from ebt_jax.data.array_record import to_array_record
+from ebt_jax.data.folder import find_folder, read_folder
+from ebt_jax.data.index import open_index
+from ebt_jax.data.oxe import ENTRIES
+from ebt_jax.data.standardize import Entry
+
+
+@pytest.fixture
+def folder(make_folder):
+    splits = {"train": toy_rlds.shards(), "val": [[toy_rlds.make_episode(9, 3)]]}
+    return read_folder(epath.Path(make_folder("toy", toy_rlds.STEPS, splits, toy_rlds.SPEC)))
+
+
+def _records(folder, split):
+    return [record for shard in folder.splits[split] for _, record in records.scan(shard, folder.file_format)]
+
+
+def test_the_records_are_the_same_and_the_index_agrees(folder, tmp_path):
+    rewritten = read_folder(epath.Path(to_array_record(folder, tmp_path / "out")))
+    assert rewritten.file_format == "array_record"
+    assert rewritten.steps == folder.steps
+    for split in ("train", "val"):
+        assert _records(rewritten, split) == _records(folder, split)
+    before, after = (open_index(source, "train", Entry(toy_rlds.SPEC)) for source in (folder, rewritten))
+    assert (before.columns["action"] == after.columns["action"]).all()
+    with pytest.raises(FileExistsError, match="output must be a new folder"):
+        to_array_record(folder, tmp_path / "out")
+
+
+def test_a_conversion_that_stopped_goes_on(folder, tmp_path, monkeypatch):
+    done, rewrite = [], array_record.rewrite
+
+    def stop(task):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(task)
+        rewrite(task)
+
+    monkeypatch.setattr(array_record, "rewrite", stop)
+    with pytest.raises(KeyboardInterrupt):
+        to_array_record(folder, tmp_path / "out")
+    target = tmp_path / "out" / "toy" / "1.0.0"
+    assert len(list(target.glob("*.array_record*"))) == 2
+    assert not (target / "dataset_info.json").exists()
+    monkeypatch.setattr(array_record, "rewrite", rewrite)
+    written = {path: path.stat().st_mtime_ns for path in target.glob("*.array_record*")}
+    rewritten = read_folder(epath.Path(to_array_record(folder, tmp_path / "out")))
+    assert _records(rewritten, "train") == _records(folder, "train")
+    assert written.items() <= {path: path.stat().st_mtime_ns for path in target.glob("*.array_record*")}.items()
+
+
+def test_a_damaged_shard_leaves_no_file(folder, tmp_path):
+    shard = folder.splits["train"][0].path
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(records.CorruptRecordError, match="truncated"):
+        to_array_record(folder, tmp_path / "out")
+    assert list((tmp_path / "out" / "toy" / "1.0.0").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_tensorflow_datasets_opens_it(test_data, tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    pytest.importorskip("tensorflow")
+    folder = find_folder(str(test_data / "bridge"), "bridge_dataset")
+    index = open_index(folder, "train", ENTRIES["bridge_dataset"], str(tmp_path))
+    source = tfds.builder_from_directory(to_array_record(folder, tmp_path / "out")).as_data_source("train")
+    assert len(source) == 25
+    steps = list(source[7]["steps"])
+    rows = slice(int(index.episodes["start"][7]), int(index.episodes["start"][7]) + len(steps))
+    np.testing.assert_array_equal(np.stack([step["action"] for step in steps])[:, :6], index.columns["action"][rows, :6])

@@ -1,0 +1,73 @@
+"""The human PushT demonstrations keep every number and every pixel on their way into RLDS."""
+
+import itertools
+import pathlib
+
+import numpy as np
+import pytest
+
+from ebt_jax.data import pusht
+from ebt_jax.data.pusht import pusht_zarr
+from ebt_jax.data.write import Demonstration, write_rlds
+
+ZARR = pathlib.Path("pusht/pusht_cchi_v7_replay.zarr")
+
+
+@pytest.fixture(scope="module")
+def first_two(test_data: pathlib.Path) -> list[Demonstration]:
+    return list(itertools.islice(pusht_zarr(str(test_data / ZARR)).episodes, 2))
+
+
+def test_every_episode_is_announced(test_data: pathlib.Path) -> None:
+    assert pusht_zarr(str(test_data / ZARR)).num_episodes == 206
+
+
+def test_numbers_and_pixels_are_those_of_the_source(test_data: pathlib.Path, first_two: list[Demonstration]) -> None:
+    import zarr
+
+    source = zarr.open_group(test_data / ZARR, mode="r")
+    ends = source["meta/episode_ends"][:2]
+    for episode, rows in zip(first_two, (slice(0, ends[0]), slice(ends[0], ends[1])), strict=True):
+        np.testing.assert_array_equal(episode.actions, source["data/action"][rows])
+        np.testing.assert_array_equal(episode.observations["image"], source["data/img"][rows])
+        np.testing.assert_array_equal(episode.observations["block_pose"], source["data/state"][rows, 2:])
+        np.testing.assert_array_equal(episode.observations["state"][:, :2], source["data/state"][rows, :2])
+
+
+def test_keypoints_from_the_pose_are_the_recorded_ones(test_data: pathlib.Path) -> None:
+    import zarr
+
+    source = zarr.open_group(test_data / ZARR, mode="r")
+    computed = pusht.keypoints(source["data/state"][:, 2:].astype(np.float64)).reshape(-1, 9, 2)
+    error = np.abs(computed - source["data/keypoint"][:]).max(axis=(1, 2))
+    assert np.median(error) < 1e-3
+    assert np.quantile(error, 0.99) < 0.05
+    assert error.max() < 2.5  # in a few frames the recorded pose and the recorded keypoints are of two moments
+
+
+def test_keypoints_move_rigidly() -> None:
+    pose = np.array([[256.0, 100.0, 0.3], [10.0, 20.0, -2.0]])
+    points = pusht.keypoints(pose).reshape(2, 9, 2)
+    distances = np.linalg.norm(points[:, :, None] - points[:, None], axis=-1)
+    np.testing.assert_allclose(distances[0], distances[1], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(pusht.keypoints(np.zeros(3)).reshape(9, 2), pusht.KEYPOINTS)
+
+
+def test_tensorflow_datasets_opens_the_converted_folder(
+    test_data: pathlib.Path, first_two: list[Demonstration], tmp_path: pathlib.Path
+) -> None:
+    import tensorflow_datasets as tfds
+
+    folder = write_rlds(tmp_path, pusht_zarr(str(test_data / ZARR)).spec, first_two, "PushT.")
+    found = list(tfds.as_numpy(tfds.builder_from_directory(folder).as_dataset(split="train")))
+    for episode, given in zip(found, first_two, strict=True):
+        steps = list(episode["steps"])
+        assert len(steps) == len(given.actions)
+        np.testing.assert_array_equal([step["action"] for step in steps], given.actions)
+        for name, values in given.observations.items():
+            np.testing.assert_array_equal([step["observation"][name] for step in steps], values)
+
+
+def test_a_folder_of_something_else_is_named(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(FileNotFoundError, match="meta/episode_ends"):
+        pusht_zarr(str(tmp_path))

@@ -1,0 +1,162 @@
+"""Datasets opened together: specs, statistics, splits; what does not fit is refused with the difference."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import toy_rlds
+
+from ebt_jax.data.mixture import episodes, open_mixture
+from ebt_jax.normalize import unnormalize
+from ebt_jax.specs import ActionDimension, Specs
+
+
+def _second(make_folder, name="second", **changes):
+    """Another dataset like the toy, with episodes 10, 11, ... in it."""
+    spec = dataclasses.replace(toy_rlds.SPEC, name=name, **changes)
+    shard = [{**toy_rlds.make_episode(10 + number, 4), "language_instruction": [b"second"] * 4} for number in range(6)]
+    make_folder(name, toy_rlds.STEPS, {"train": [shard]}, spec)
+
+
+def test_specs_say_what_the_policy_meets(toy, settings):
+    specs = open_mixture(settings(image_size=32, observation_horizon=3, action_horizon=5)).specs
+    assert [(camera.name, camera.height, camera.width) for camera in specs.observation.cameras] == [("primary", 32, 32)]
+    assert specs.observation.proprio == toy_rlds.SPEC.proprio
+    assert specs.observation.language.kind == "tokens"
+    assert specs.observation.horizon == 3
+    assert specs.action.dimensions == toy_rlds.SPEC.action
+    assert (specs.action.frame, specs.action.horizon, specs.action.control_rate_hz) == ("base", 5, 10.0)
+    assert Specs.from_json(specs.to_json()) == specs
+
+
+def test_numbers_are_normalised_by_the_training_statistics(toy, settings):
+    mixture = open_mixture(settings())
+    batch = mixture.example_batch(sum(toy_rlds.LENGTHS))
+    actions = batch.actions[:, 0]
+    np.testing.assert_allclose(actions.min(0), -1, atol=1e-6)
+    np.testing.assert_allclose(actions.max(0), 1, atol=1e-6)
+    newest = batch.observation.proprio[:, -1]
+    np.testing.assert_allclose(newest.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(newest.std(0), 1, atol=1e-5)
+    back = unnormalize(actions, mixture.action_normalizer)
+    np.testing.assert_allclose(back[:5, 1], np.arange(5), atol=1e-5)
+    assert mixture.num_transitions == sum(toy_rlds.LENGTHS)
+    assert isinstance(mixture.action_normalizer.shift, np.ndarray)
+
+
+def test_the_dataset_s_own_validation_split_is_used_without_a_fraction(make_folder, settings):
+    make_folder("toy", toy_rlds.STEPS, {"train": toy_rlds.shards(), "val": [[toy_rlds.make_episode(9, 3)]]}, toy_rlds.SPEC)
+    assert [len(split) for split in open_mixture(settings()).split("validation")] == [3]
+    held = open_mixture(settings(validation_folds=4))
+    assert len(held.split("validation")[0].episodes) == 2
+    assert held.num_transitions + len(held.split("validation")[0]) == sum(toy_rlds.LENGTHS)
+
+
+def test_no_validation_split_and_no_fraction_says_what_to_do(toy, settings):
+    with pytest.raises(ValueError, match=r"must have a split val or validation or test.*set validation_fraction"):
+        open_mixture(settings()).split("validation")
+    with pytest.raises(ValueError, match="split must be 'train' or 'validation', got 'test'"):
+        open_mixture(settings()).split("test")
+
+
+def test_a_mixture_keeps_each_dataset_s_numbers(toy, make_folder, settings):
+    _second(make_folder)
+    mixture = open_mixture(settings(mixture={"toy": 1.0, "second": 3.0}))
+    assert [dataset.weight for dataset in mixture.datasets] == [0.25, 0.75]
+    assert mixture.statistics.action.max[0] == 15  # of the dataset with the larger weight
+    assert mixture.datasets[0].statistics.action.max[0] == 7
+    table = mixture.describe().splitlines()
+    assert table[0].split()[:3] == ["dataset", "version", "share"]
+    assert table[1].split()[:5] == ["toy", "1.0.0", "0.250", "8", "37"]
+    assert table[2].split()[:5] == ["second", "1.0.0", "0.750", "6", "24"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"control_rate_hz": 20.0}, r"control rate \(Hz\): expected 10\.0, got 20\.0"),
+        ({"action_frame": "tool"}, "action frame: expected base, got tool"),
+        ({"action": (*toy_rlds.SPEC.action[:2], ActionDimension("finger", "gripper", "", 0.0, 1.0))}, r"action dimensions\[2\]"),
+        ({"proprio": (), "proprio_keys": ()}, "proprio: expected"),
+        ({"language_key": ""}, "language"),
+    ],
+)
+def test_datasets_that_differ_are_refused_with_the_difference(toy, make_folder, settings, changes, message):
+    _second(make_folder, **changes)
+    with pytest.raises(ValueError, match=rf"'second' beside 'toy' with:\n.*{message}"):
+        open_mixture(settings(mixture={"toy": 1.0, "second": 1.0}))
+
+
+def test_a_camera_must_exist_somewhere(toy, make_folder, settings):
+    with pytest.raises(ValueError, match=r"cameras must be among those of the data, \['primary'\], got \['wrist'\]"):
+        open_mixture(settings(cameras=("primary", "wrist")))
+    _second(make_folder, cameras={})
+    mixture = open_mixture(settings(mixture={"toy": 1.0, "second": 2.0}))
+    assert not mixture.example_batch().observation.image_masks["primary"].any()
+
+
+def test_undescribed_datasets_list_the_known_ones_and_their_own_features(make_folder, settings):
+    make_folder("mine", toy_rlds.STEPS, {"train": toy_rlds.shards()})
+    with pytest.raises(ValueError, match=r"'mine' must have an ebt_spec\.json .*'bridge', 'bridge_dataset'.*'observation/image'"):
+        open_mixture(settings(mixture="mine"))
+
+
+def test_language_that_is_not_there_is_refused(toy, settings):
+    with pytest.raises(ValueError, match=r"language of 'toy' must be one of \['auto', 'tokens', 'none'\], got 'embedding'"):
+        open_mixture(settings(language="embedding"))
+
+
+def test_a_vanishing_weight_is_refused(toy, make_folder, settings):
+    _second(make_folder)
+    with pytest.raises(ValueError, match="weight of 'second' must be at least 1/16384"):
+        open_mixture(settings(mixture={"toy": 1.0, "second": 1e-6}))
+
+
+def test_a_bad_spec_file_is_named(toy, settings):
+    tree = json.loads((toy / "ebt_spec.json").read_text())
+    (toy / "ebt_spec.json").write_text(json.dumps({**tree, "colour": 1}))
+    with pytest.raises(ValueError, match=r"ebt_spec\.json must be JSON as .*colour"):
+        open_mixture(settings())
+
+
+def test_episodes_come_whole_and_in_robot_units(toy, settings):
+    mixture = open_mixture(settings(observation_horizon=2))
+    found = list(episodes(mixture, "train"))
+    assert [len(episode.actions) for episode in found] == list(toy_rlds.LENGTHS)
+    for number, episode in enumerate(found):
+        expected = toy_rlds.make_episode(number, toy_rlds.LENGTHS[number])
+        np.testing.assert_array_equal(episode.actions, expected["action"])
+        np.testing.assert_array_equal(episode.observation.proprio[:, -1], expected["observation/state"])
+        assert episode.observation.images["primary"].shape == (len(episode.actions), 2, 8, 8, 3)
+        assert episode.instruction == f"task {number % 3}"
+    assert found[0].name.startswith("toy/toy-train.")
+    assert len({episode.name for episode in found}) == 8
+
+
+def test_weights_may_multiply_the_number_of_steps(toy, make_folder, settings):
+    _second(make_folder)
+    mixture = open_mixture(settings(mixture={"toy": 1.0, "second": 0.5}, weighting="transitions"))
+    assert [dataset.weight for dataset in mixture.datasets] == pytest.approx([37 / 49, 12 / 49])
+    assert mixture.main.folder.name == "toy"
+
+
+def test_all_that_is_missing_is_said_at_once(toy, settings):
+    with pytest.raises(FileNotFoundError, match=r"(?s)'nothing' must lie at .*'neither' must lie at "):
+        open_mixture(settings(mixture={"toy": 1.0, "nothing": 1.0, "neither": 1.0}))
+
+
+def test_a_manifest_keeps_what_a_run_saw_and_notices_other_data(toy, make_folder, settings):
+    _second(make_folder)
+    mixture = open_mixture(settings(mixture={"toy": 1.0, "second": 3.0}))
+    first, second = json.loads(mixture.manifest())
+    assert (first["name"], first["version"], first["share"]) == ("toy", "1.0.0", 0.25)
+    assert second["statistics"]["num_transitions"] == 24
+    assert first["spec"]["action"][0]["name"] == "episode"
+    mixture.check_manifest(mixture.manifest())
+    other = open_mixture(settings(mixture={"toy": 1.0, "second": 3.0}, validation_folds=2))
+    changed = r"second: then version 1\.0\.0, share 0\.75, 6 episodes of 24 steps to train on, now version .* 3 episodes of 12 steps"
+    with pytest.raises(ValueError, match=changed):
+        other.check_manifest(mixture.manifest())
+    with pytest.raises(ValueError, match="second: then version .* now absent"):
+        open_mixture(settings()).check_manifest(mixture.manifest())

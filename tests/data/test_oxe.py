@@ -1,0 +1,159 @@
+"""The tables of Open X-Embodiment: true to the published metadata, every fact cited, every usable dataset through the whole loader."""
+
+import pathlib
+import zlib
+
+import fake_oxe
+import numpy as np
+import pytest
+
+from ebt_jax.data.loader import make_loader
+from ebt_jax.data.mixture import TOKENS, open_mixture
+from ebt_jax.data.oxe import ENTRIES, RECORDS
+from ebt_jax.data.oxe.mixtures import MIXTURES
+from ebt_jax.data.oxe.record import Record
+from ebt_jax.data.oxe.table import markdown
+from ebt_jax.data.standardize import convert
+from ebt_jax.specs import ActionDimension
+from ebt_jax.text import tokenize
+
+NOT_IN_THE_BUCKET = {"bridge_dataset"}  # its real features are in test_bridge.py
+USABLE = sorted(set(ENTRIES) - NOT_IN_THE_BUCKET)
+
+
+@pytest.fixture(scope="module")
+def published(test_data):
+    return fake_oxe.published(test_data)
+
+
+def test_every_published_dataset_has_a_record(published):
+    assert len(published) == 69
+    assert set(RECORDS) - NOT_IN_THE_BUCKET == set(published)
+
+
+def test_records_are_true_to_the_published_features(published):
+    for name, facts in published.items():
+        record = RECORDS[name]
+        assert record.version == facts.version, name
+        features = [*record.action_features, *record.proprio_features, *(feature for feature, _ in record.cameras.values())]
+        features += [feature for feature in (record.language, record.embedding, *record.paraphrases) if feature]
+        for feature in features:
+            group = "/".join(feature.split("/")[:2]) if feature.startswith("observation/") else feature.split("/")[0]
+            assert feature in facts.keys or group in facts.keys, (name, feature)
+        for feature, dtype in record.action_features.items():
+            if feature in facts.typed:
+                assert dtype == facts.typed[feature], (name, feature)
+        for feature, encoding in record.cameras.values():
+            if feature in facts.images:
+                (_, _, channels), dtype, stated = facts.images[feature]
+                assert (channels, dtype, encoding) == (3, "uint8", stated), (name, feature)
+        if record.embedding:
+            assert facts.typed[record.embedding] == "float32 512"
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=lambda record: record.name)
+def test_every_known_fact_is_cited(record):
+    known = {
+        "features": True,
+        "cameras": bool(record.cameras),
+        "action": bool(record.action),
+        "units": any(dimension.unit not in ("", "unknown") for dimension in record.action),
+        "frame": record.frame != "unknown",
+        "gripper": record.gripper != "none",
+        "proprio": bool(record.proprio),
+        "rate": record.rate_hz is not None,
+        "success": bool(record.success),
+    }
+    assert [fact for fact, is_known in known.items() if is_known and fact not in record.sources] == []
+
+
+def test_a_source_that_nobody_can_look_up_is_refused():
+    with pytest.raises(ValueError, match="sources of 'mine' must name facts"):
+        Record("mine", "1.0.0", "arm", {"action": "float32 7"}, sources={"action": "hearsay"}, not_for_control="no")
+    with pytest.raises(ValueError, match="got both or neither"):
+        Record("mine", "1.0.0", "arm", {"action": "float32 7"})
+
+
+def test_actions_keep_the_common_conventions():
+    for name, entry in ENTRIES.items():
+        for dimension in entry.spec.action:
+            assert dimension.unit in {"eef_delta": ("m", "rad", "unknown"), "eef_absolute": ("m", "rad", "", "unknown")}.get(
+                dimension.kind, ("rad", "unknown") if dimension.kind.startswith("joint") else ("",)
+            ), (name, dimension)
+        grippers = [dimension for dimension in entry.spec.action if dimension.kind == "gripper"]
+        assert grippers in ([], [ActionDimension("gripper", "gripper", "", 0.0, 1.0)]), name
+
+
+def test_published_mixtures_name_known_datasets():
+    octo = MIXTURES["octo/oxe_magic_soup"]
+    assert len(octo) == 25
+    assert {*octo, "droid", "fmb", "dobbe"} <= set(ENTRIES)
+    for name, mixture in MIXTURES.items():
+        assert set(mixture) <= set(RECORDS), name
+        refused = set(mixture) - set(ENTRIES)
+        assert not refused or name.endswith("rtx_franka"), (name, refused)
+
+
+def test_a_dataset_that_is_not_for_control_is_refused_with_the_reason(published, make_folder, settings):
+    for name in ("berkeley_gnm_recon", "robo_net", "tidybot"):
+        tree, episodes = fake_oxe.fake(RECORDS[name], published[name])
+        make_folder(name, tree, {"train": [episodes]}, version=published[name].version)
+        with pytest.raises(ValueError, match=rf"'{name}' must have actions whose meaning is known, .*{RECORDS[name].not_for_control[:40]}"):
+            open_mixture(settings(mixture=name))
+    with pytest.raises(ValueError, match="not for control"):
+        RECORDS["robot_vqa"].spec()
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_a_dataset_with_the_published_features_goes_through_the_loader(name, published, make_folder, settings):
+    record, facts = RECORDS[name], published[name]
+    tree, episodes = fake_oxe.fake(record, facts)
+    make_folder(name, tree, {"train": [episodes]}, version=facts.version, beside=fake_oxe.beside(record))
+    mixture = open_mixture(settings(mixture=name, cameras=tuple(record.cameras), action_horizon=2, normalization="min_max"))
+    assert mixture.num_transitions == sum(fake_oxe.LENGTHS)
+    assert mixture.specs.action.dimensions == record.action
+
+    index = mixture.main.train.index
+    expected = [convert(_joined(episode, record.action_features), record.action_conversions) for episode in episodes]
+    np.testing.assert_allclose(index.columns["action"], np.concatenate(expected), atol=1e-6)
+    if "action/world_vector" in record.action_features:
+        written = np.concatenate([episode["action/world_vector"] for episode in episodes])
+        np.testing.assert_array_equal(index.columns["action"][:, :3], written)
+    for i, dimension in enumerate(record.action):
+        if dimension.kind == "gripper":
+            assert ((index.columns["action"][:, i] >= 0) & (index.columns["action"][:, i] <= 1)).all()
+    if record.proprio:
+        expected = [convert(_joined(episode, record.proprio_features), record.proprio_conversions) for episode in episodes]
+        np.testing.assert_allclose(index.columns["proprio"], np.concatenate(expected), atol=1e-6)
+
+    batch = next(make_loader(mixture, "train", 8, seed=0, num_threads=1, prefetch=1))
+    assert batch.actions.shape == (8, 2, len(record.action))
+    assert np.abs(batch.actions).max() <= 1 + 1e-5
+    newest = {int(image[-1, 0, 0, 0]) for images in batch.observation.images.values() for image in images}
+    levels = {fake_oxe.grey(number, step) for number, length in enumerate(fake_oxe.LENGTHS) for step in range(length)}
+    assert all(min(abs(level - other) for other in levels) <= 2 for level in newest)
+    assert len(newest) > 2
+    assert all(mask[:, -1].all() for mask in batch.observation.image_masks.values())
+    assert batch.observation.language_mask.any(axis=1).all()
+
+    assert mixture.main.train.episodes["success"].tolist() == ([1, 0] if record.success else [-1, -1])
+    tokens = open_mixture(settings(mixture=name, language="tokens", cameras=())).example_batch()
+    ids, mask = tokenize(fake_oxe.TASK, TOKENS)
+    np.testing.assert_array_equal(tokens.observation.language[0], ids)
+    np.testing.assert_array_equal(tokens.observation.language_mask[0], mask)
+
+
+def test_the_documented_table_is_the_one_in_the_code():
+    page = pathlib.Path(__file__).parents[2] / "docs" / "datasets.md"
+    assert page.read_text() == markdown(), "python -m ebt_jax.data.oxe.table > docs/datasets.md"
+
+
+def _joined(episode, features):
+    """The values of an episode side by side, from what was written."""
+    return np.concatenate([_flat(episode[key]) for key in features], axis=1).astype(np.float32)
+
+
+def _flat(values):
+    if isinstance(values, list):
+        return np.stack([np.frombuffer(zlib.decompress(data), np.float32) for data in values])
+    return np.asarray(values).reshape(len(values), -1)

@@ -1,0 +1,67 @@
+"""A dataset's spec survives its file, and says what is wrong with one that does not fit together."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+from ebt_jax.data.spec import Conversion, DatasetSpec
+from ebt_jax.specs import ActionDimension, Dimension
+
+SPEC = DatasetSpec(
+    name="reach",
+    action_keys=("action",),
+    action=(ActionDimension("x", "eef_delta", "m"), ActionDimension("gripper", "gripper", "", 0.0, 1.0)),
+    proprio_keys=("observation/state",),
+    proprio=(Dimension("x", "m"),),
+    cameras={"primary": "observation/image"},
+    language_key="language_instruction",
+    embedding_key="language_embedding",
+    embedding_size=512,
+    action_frame="base",
+    control_rate_hz=5.0,
+    source="made up",
+    action_conversions=(Conversion("scale", (0,), 0.001), Conversion("closed", (1,))),
+)
+
+
+def test_json_round_trip_is_exact():
+    assert DatasetSpec.from_json(SPEC.to_json()) == SPEC
+
+
+def test_optional_fields_may_be_left_out():
+    text = json.dumps({"name": "d", "action_keys": ["action"], "action": [{"name": "x", "kind": "eef_delta", "unit": "m"}]})
+    spec = DatasetSpec.from_json(text)
+    assert spec.proprio == ()
+    assert spec.cameras == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": ""}, "name must not be empty"),
+        ({"action_keys": ()}, "action_keys"),
+        ({"proprio": ()}, "proprio_keys and proprio"),
+        ({"cameras": {"front": "observation/image"}}, "cameras must be among.*front"),
+        ({"cameras": {"primary": ""}}, "feature keys must not be empty"),
+        ({"embedding_size": 0}, "embedding_key and embedding_size"),
+        ({"action": (SPEC.action[0], SPEC.action[0])}, "distinct names"),
+    ],
+)
+def test_faults_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SPEC, **change)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "d", "action_keys": ["a"], "action": [], "colour": 1}', "not json"])
+def test_text_that_is_no_spec_is_refused(text):
+    with pytest.raises(ValueError, match=r"ebt_spec\.json must be JSON"):
+        DatasetSpec.from_json(text)
+
+
+def test_the_example_of_the_documentation_is_a_spec():
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    spec = DatasetSpec.from_json(page.split("```json\n")[1].split("```")[0])
+    assert spec.name == "my_robot"
+    assert set(json.loads(spec.to_json())) == {field.name for field in dataclasses.fields(DatasetSpec)}

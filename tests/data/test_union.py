@@ -1,0 +1,116 @@
+"""Datasets of different robots in one space: columns by name and kind, masks for what is lacking, each in its own statistics."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import toy_rlds
+
+from ebt_jax.data.loader import make_loader
+from ebt_jax.data.mixture import episodes, open_mixture
+from ebt_jax.data.union import merge, unite
+from ebt_jax.normalize import Statistics, VectorStatistics, unnormalize
+from ebt_jax.specs import ActionDimension, Dimension
+
+JOINTS = (ActionDimension("joint_0", "joint_delta", "rad"), ActionDimension("gripper", "gripper", "", 0.0, 1.0))
+ARM = dataclasses.replace(
+    toy_rlds.SPEC,
+    name="arm",
+    action_keys=("action",),
+    action=(toy_rlds.SPEC.action[0], *JOINTS),
+    proprio=(Dimension("episode", "m"), Dimension("joint_0", "rad")),
+    control_rate_hz=50.0,
+    action_frame="unknown",
+)
+
+
+@pytest.fixture
+def arm(make_folder):
+    """A dataset with one number of the toy's, a joint that it lacks, and no instructions."""
+    spec = dataclasses.replace(ARM, language_key="", cameras={})
+    shard = [{**toy_rlds.make_episode(20 + number, 4), "action": _moves(number)} for number in range(3)]
+    make_folder("arm", toy_rlds.STEPS, {"train": [shard]}, spec)
+
+
+def _moves(number):
+    return np.stack([np.full(4, 20 + number), np.arange(4) + 5, np.arange(4) % 2], 1).astype(np.float32)
+
+
+def test_numbers_are_the_same_where_name_and_kind_agree():
+    absolute = dataclasses.replace(ARM, action=(ActionDimension("episode", "eef_absolute", "m"),))
+    joined = unite([toy_rlds.SPEC, ARM, absolute], main=1)
+    assert [dimension.name for dimension in joined.action] == ["episode", "joint_0", "gripper", "step", "episode (eef_absolute)"]
+    assert [place.action.tolist() for place in joined.places] == [[0, 3, 2], [0, 1, 2], [4]]
+    assert [dimension.name for dimension in joined.proprio] == ["episode", "joint_0", "step"]
+    assert [place.proprio.tolist() for place in joined.places] == [[0, 2], [0, 1], [0, 1]]
+
+
+def test_statistics_are_the_main_dataset_s_first():
+    joined = unite([toy_rlds.SPEC, ARM], main=1)
+
+    def of(values):
+        return Statistics(VectorStatistics.of(np.array([values, values])), VectorStatistics.of(np.array([values[:2]] * 2)), 2, 1)
+
+    merged = merge([of([1, 2, 3]), of([10, 20, 30])], joined.places, main=1)
+    np.testing.assert_array_equal(merged.action.mean, [10, 20, 30, 2])
+    np.testing.assert_array_equal(merged.proprio.mean, [10, 20, 2])
+
+
+def test_datasets_that_differ_train_together_only_when_asked(toy, arm, settings):
+    mix = {"toy": 3.0, "arm": 1.0}
+    with pytest.raises(ValueError, match=r"(?s)equal specs, got 'arm' beside 'toy'.*with masks: combine=\"union\""):
+        open_mixture(settings(mixture=mix))
+    mixture = open_mixture(settings(mixture=mix, combine="union"))
+    assert [dimension.name for dimension in mixture.specs.action.dimensions] == ["episode", "step", "gripper", "joint_0"]
+    assert [dimension.name for dimension in mixture.specs.observation.proprio] == ["episode", "step", "joint_0"]
+    assert (mixture.specs.action.control_rate_hz, mixture.specs.action.frame) == (10.0, "base")
+    assert mixture.specs.observation.language.kind == "tokens"
+    lines = mixture.describe().splitlines()
+    assert "eef_delta episode step [m], gripper" in lines[1]
+    assert "masked" in lines[2]
+    assert lines[2].endswith("unknown  eef_delta episode [m], joint_delta joint_0 [rad], gripper")
+
+
+def test_what_a_dataset_lacks_is_masked(toy, arm, settings):
+    mixture = open_mixture(settings(mixture={"toy": 1.0, "arm": 1.0}, combine="union"))
+    batch = next(make_loader(mixture, "train", 64, seed=0, num_threads=1, prefetch=1))
+    assert batch.actions.shape == (64, 4, 4)
+    has_joint = batch.action_mask[:, 0, 3]
+    assert 0 < has_joint.sum() < 64
+    np.testing.assert_array_equal(batch.action_mask[:, 0, 1], ~has_joint)
+    assert batch.action_mask[:, 0, [0, 2]].all()
+    assert (batch.actions[~has_joint][..., 3] == 0).all()
+    assert (batch.actions[has_joint][..., 1] == 0).all()
+    assert (batch.observation.proprio[~has_joint][..., 2] == 0).all()
+    assert not batch.observation.language_mask[has_joint].any()
+    assert batch.observation.language_mask[~has_joint].any(axis=1).all()
+    assert not batch.observation.image_masks["primary"][has_joint].any()
+    arm_statistics = mixture.datasets[1]
+    back = unnormalize(
+        batch.actions[has_joint][:, 0, [0, 3]],
+        type(arm_statistics.action_normalizer)(*(part[[0, 1]] for part in arm_statistics.action_normalizer)),
+    )
+    assert set(np.rint(back[:, 0])) <= {20, 21, 22}
+    assert set(np.rint(back[:, 1])) <= {5, 6, 7, 8}
+
+
+def test_the_policy_s_numbers_are_the_main_dataset_s(toy, arm, settings):
+    mixture = open_mixture(settings(mixture={"toy": 3.0, "arm": 1.0}, combine="union"))
+    assert mixture.statistics.action.max.tolist() == [7, 8, 1, 8]
+    assert len(mixture.action_normalizer.shift) == 4
+    assert len(mixture.proprio_normalizer.shift) == 3
+    assert mixture.example_batch().actions.shape == (1, 4, 4)
+
+
+def test_whole_episodes_come_in_the_mixture_s_columns(toy, arm, settings):
+    mixture = open_mixture(settings(mixture={"toy": 3.0, "arm": 1.0}, combine="union"))
+    last = list(episodes(mixture, "train"))[-1]
+    np.testing.assert_array_equal(last.actions[:, [0, 3, 2]], _moves(2))
+    assert (last.actions[:, 1] == 0).all()
+
+
+def test_a_dataset_alone_is_its_own_union(toy, settings):
+    alone, joined = (open_mixture(settings(combine=combine)) for combine in ("equal", "union"))
+    assert alone.specs == joined.specs
+    np.testing.assert_array_equal(alone.example_batch(5).actions, joined.example_batch(5).actions)
+    np.testing.assert_array_equal(alone.action_normalizer.scale, joined.action_normalizer.scale)

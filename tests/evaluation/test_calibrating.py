@@ -1,0 +1,110 @@
+"""From episodes to calibration.json in a checkpoint, and from there into policies and artifacts."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from formulas import formula_policy, suite_specs
+
+import ebt_jax
+from ebt_jax.artifact import export_policy, load_artifact
+from ebt_jax.calibration import Calibration, episode_scores
+from ebt_jax.checkpoint import CheckpointError
+from ebt_jax.data.mixture import TOKENS
+from ebt_jax.data.settings import bundled_sample_dir
+from ebt_jax.evaluation.calibrating import demonstrated, find_step, rolled_out, write_calibration
+from ebt_jax.evaluation.open_loop import open_dataset
+from ebt_jax.uncertainty import Doubt
+
+SHA = "0" * 64
+
+
+def results(**changes):
+    """Two episodes, the second failed."""
+    doubt = {name: [1.0, 3.0, 2.0] for name in (*Doubt._fields, "energy")}
+    episodes = [{"success": True, "doubt": doubt}, {"success": False, "doubt": {name: [9.0] for name in doubt}}]
+    return {"policy": {"sha256": SHA}, "tasks": {"reach-v3": {"episode": episodes}}, **changes}
+
+
+def test_only_successes_say_how_an_episode_should_be():
+    (course,) = rolled_out(results(), SHA)
+    assert episode_scores([course]) == {"reach-v3": dict.fromkeys(Doubt._fields, (3.0,))}
+
+
+def test_results_that_cannot_calibrate_are_refused():
+    with pytest.raises(ValueError, match="must be of this policy, 111111111111, got 000000000000"):
+        rolled_out(results(), "1" * 64)
+    with pytest.raises(ValueError, match="Evaluate with --doubt"):
+        rolled_out(results(tasks={"reach-v3": {"episode": [{"success": True}]}}), SHA)
+
+
+def test_demonstrations_are_asked_where_the_policy_would_be(tmp_path):
+    """E = step size of the chunk, answers 0: the gradient's norm is that of a constant slope at every decision of every episode."""
+    specs = suite_specs("metaworld", observation_horizon=1, action_horizon=3)
+    specs = dataclasses.replace(specs, observation=dataclasses.replace(specs.observation, language=TOKENS))
+    policy = formula_policy(specs, lambda proprio, keys, horizon: jnp.zeros((len(proprio), horizon, 4)), execution_horizon=16)
+    method = policy.method._replace(energy=lambda params, context, actions: jnp.sum(actions, axis=(1, 2)))
+    policy = dataclasses.replace(policy, method=method)
+    mixture = open_dataset(policy, bundled_sample_dir(), "metaworld_pick_place_v3", str(tmp_path))
+    found = demonstrated(policy, mixture, "train", np.zeros((2, 3, 4), np.float32))
+    lengths = mixture.main.train.episodes["length"]
+    assert [len(values["gradient_norm"]) for _, values in found] == [-(-length // 16) for length in lengths]
+    assert len({task for task, _ in found}) == 1
+    assert found[0][0]
+    np.testing.assert_allclose(np.concatenate([values["gradient_norm"] for _, values in found]), np.sqrt(12), rtol=1e-5)
+
+
+def test_a_checkpoint_takes_its_calibration_along(tiny_run, tmp_path):
+    run = pathlib.Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    assert pathlib.Path(find_step(run)) == run / "checkpoints" / "20"
+    assert pathlib.Path(find_step(run / "checkpoints" / "10")) == run / "checkpoints" / "10"
+    calibration = Calibration("action_spread", 4, 1.0, "", {"a": {"action_spread": (1.0, 2.0)}}, np.zeros((0, 4, 4), np.float32))
+    write_calibration(find_step(run), calibration.to_json())
+    policy = ebt_jax.load(run)
+    assert policy.calibrated[:-1] == calibration[:-1]
+    assert policy.abstain(0.5).threshold == 2.0
+    assert ebt_jax.load(run / "checkpoints" / "10").calibration == ""
+
+
+def test_an_artifact_is_sealed(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"policy must be a run.*got the artifact"):
+        find_step(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_commands_calibrate_audit_and_export(tiny_run, tmp_path):
+    """calibrate on held-out episodes -> the last line's threshold -> the artifact abstains by it; audit the sample with the same run."""
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+
+    def command(name, *flags):
+        line = [sys.executable, "-m", f"ebt_jax.{name}", f"--policy={run}", *flags]
+        return subprocess.run(line, capture_output=True, text=True)
+
+    few = command("calibrate", "--risk=0.001")
+    assert few.returncode == 1
+    assert "at least 999 episodes" in few.stderr
+    assert ebt_jax.load(run).calibration == ""
+    done = command("calibrate", "--risk=0.3", "--references=8", "--num_starts=2")
+    assert done.returncode == 0, done.stderr
+    policy = ebt_jax.load(run)
+    rule = load_artifact(export_policy(policy, tmp_path / "artifact", ["cpu"])).abstain(0.3)
+    assert done.stdout.startswith(f"abstain where action_spread > {rule.threshold:.4g}")
+    assert policy.calibrated.references.shape == (8, 4, 4)
+    found = json.loads(policy.calibration)["scores"]
+    assert all(set(group) == set(Doubt._fields) for group in found.values())
+    wrong = command("calibrate", "--dataset=x")
+    assert wrong.returncode == 2
+    audit = command(
+        "audit", f"--data_dir={bundled_sample_dir()}", "--dataset=metaworld_pick_place_v3", "--every=30", f"--output={tmp_path / 'audit'}"
+    )
+    assert audit.returncode == 0, audit.stderr
+    assert "100 episodes; first:" in audit.stdout
+    assert (tmp_path / "audit" / "energies.csv").read_text().startswith("episode,name,step,instruction,energy,relative_energy")
+    assert "<svg" in (tmp_path / "audit" / "report.html").read_text()

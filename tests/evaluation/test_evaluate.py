@@ -1,0 +1,48 @@
+"""The command: its files, its last line, its exit codes."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+SCRIPT = """
+import sys
+import formulas
+import ebt_jax.loading
+from ebt_jax import cli, evaluate
+ebt_jax.loading.load = lambda path: formulas.reaching_policy()
+cli.run(evaluate.main, evaluate.__doc__)
+"""
+
+
+def run(*flags: str) -> subprocess.CompletedProcess[str]:
+    script = f"import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r}){SCRIPT}"
+    return subprocess.run([sys.executable, "-c", script, *flags], capture_output=True, text=True)
+
+
+def test_closed_loop_writes_results_and_ends_in_the_success_rate(tmp_path: pathlib.Path) -> None:
+    done = run("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", "--episodes=3", "--videos=1", f"--output={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert lines[-1] == "success rate 1.000 (3 of 3 episodes, 95 % interval 0.439 to 1.000)"
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["tasks"]["reach-v3"]["successes"] == 3
+    assert results["execution_horizon"] == 4
+    assert (tmp_path / "videos" / "reach-v3" / "000.mp4").stat().st_size > 1000
+    assert "<video" in (tmp_path / "report.html").read_text()
+
+
+def test_wrong_usage_ends_with_2_before_anything_is_loaded(tmp_path: pathlib.Path) -> None:
+    unknown = run("--policy=formula", "--suite=metaworld", "--tasks=reach-v2", f"--output={tmp_path}")
+    assert unknown.returncode == 2
+    assert "got reach-v2" in unknown.stderr
+    folderless = run("--policy=formula", "--suite=dataset", f"--output={tmp_path}")
+    assert folderless.returncode == 2
+    assert "--data_dir" in folderless.stderr
+
+
+def test_a_policy_for_another_robot_ends_with_1_and_the_differences(tmp_path: pathlib.Path) -> None:
+    done = run("--policy=formula", "--suite=pusht", "--episodes=1", f"--output={tmp_path}")
+    assert done.returncode == 1
+    assert "suite 'pusht' must match the specs" in done.stderr
+    assert "Traceback" not in done.stderr

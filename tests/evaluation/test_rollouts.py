@@ -1,0 +1,88 @@
+"""Closed loop: a policy that is right succeeds, and nothing but policy, task, seed and episode decides the result."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from ebt_jax.evaluation.results import closed_loop_results, conditions
+from ebt_jax.evaluation.rollouts import Asking, rollout
+from ebt_jax.execution import Execution
+from ebt_jax.policy import Policy
+
+
+def test_reaching_for_the_goal_succeeds_and_is_filmed(reaching: Policy, tmp_path: pathlib.Path) -> None:
+    found = rollout(reaching, "metaworld", ("reach-v3",), 4, seed=0, num_envs=4, num_processes=2, videos=1, video_dir=tmp_path)
+    assert [episode.success for episode in found.episodes] == [True] * 4
+    assert [episode.state for episode in found.episodes] == [100_000, 100_001, 100_002, 100_003]
+    assert all(10 < episode.length < 200 for episode in found.episodes)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.mp4")] == ["reach-v3/000.mp4"]
+
+
+def test_results_do_not_depend_on_environments_or_processes(wandering: Policy) -> None:
+    one, other = (
+        rollout(wandering, "pusht", ("pusht",), 4, seed=3, num_envs=envs, num_processes=processes).episodes
+        for envs, processes in ((1, 1), (3, 3))
+    )
+    assert one == other
+    assert len({episode.total for episode in one}) > 1
+
+
+def test_another_seed_is_another_experiment(wandering: Policy) -> None:
+    one, other = (rollout(wandering, "pusht", ("pusht",), 1, seed=seed).episodes for seed in (0, 1))
+    assert one[0].state != other[0].state
+
+
+def test_the_policy_is_asked_once_per_chunk(wandering: Policy) -> None:
+    often, seldom = (
+        rollout(wandering, "pusht", ("pusht",), 1, seed=0, execution=Execution(horizon=horizon), asking=Asking(3)) for horizon in (4, 8)
+    )
+    assert often.episodes[0].length == seldom.episodes[0].length == 300
+    assert (len(often.num_steps), len(seldom.num_steps)) == (75, 38)
+    assert set(often.num_steps) == {3}
+
+
+def test_what_is_measured_is_noted_once_a_decision(reaching: Policy) -> None:
+    """Beside the answer: 16 rows are asked, each episode keeps its own."""
+
+    def measure(policy, observation, keys, output):
+        return {"height": observation.proprio[:, -1, 2], "energy": output.energy, "unknown": output.energy * np.nan}
+
+    rollouts = rollout(reaching, "metaworld", ("reach-v3",), 2, seed=0, measure=measure)
+    assert [len(episode.doubt["height"]) for episode in rollouts.episodes] == [-(-episode.length // 4) for episode in rollouts.episodes]
+    one, other = (episode.doubt["height"] for episode in rollouts.episodes)
+    assert one != other
+    task = closed_loop_results(rollouts)["tasks"]["reach-v3"]
+    assert task["episode"][1]["doubt"]["height"] == other
+    assert set(task["episode"][1]["doubt"]) == set(task["doubt"]["statistics"]) == {"height", "energy"}
+    assert task["doubt"]["statistics"]["height"]["auroc"] is None  # both succeed
+
+
+def test_results_hold_what_the_contract_says(wandering: Policy) -> None:
+    measured = closed_loop_results(rollout(wandering, "pusht", ("pusht",), 3, seed=0))
+    results = json.loads(json.dumps({**conditions(wandering.identity, "pusht", 0, 4), **measured}))
+    wanted = {"suite", "policy", "tasks", "mean_success_rate", "sample_steps", "latency_ms", "execution_horizon", "seed"}
+    assert wanted | {"versions", "git", "hardware", "command"} <= set(results)
+    assert results["policy"] == {"path": "formula", "sha256": "0" * 64, "step": 7, "method": "formula"}
+    task = results["tasks"]["pusht"]
+    assert {"episodes", "successes", "success_rate", "wilson_95", "mean_return", "mean_score", "mean_final_coverage", "episode"} <= set(
+        task
+    )
+    assert task["mean_score"] == pytest.approx(np.mean([episode["score"] for episode in task["episode"]]))
+    assert {"seed", "success", "return", "length"} <= set(task["episode"][0])
+    assert results["sample_steps"] == {"mean": 2.0, "p50": 2.0, "p99": 2.0}
+    for stage in ("encode", "minimize", "total"):
+        assert 0 < results["latency_ms"][stage]["p50"] <= results["latency_ms"][stage]["p99"]
+
+
+def test_a_suite_that_the_policy_was_not_trained_for_is_refused(reaching: Policy) -> None:
+    with pytest.raises(ValueError, match=r"(?s)suite 'pusht' must match the specs.*control rate"):
+        rollout(reaching, "pusht", ("pusht",), 1, seed=0)
+
+
+def test_settings_past_the_limits_are_refused(reaching: Policy) -> None:
+    with pytest.raises(ValueError, match=r"execution_horizon must be in \[1, 8\] \(the chunk, less what is committed\), got 9"):
+        rollout(reaching, "metaworld", ("reach-v3",), 1, seed=0, execution=Execution(horizon=9))
+    with pytest.raises(ValueError, match=r"num_envs must be in \[1, 16\]"):
+        rollout(reaching, "metaworld", ("reach-v3",), 1, seed=0, num_envs=17)

@@ -1,0 +1,101 @@
+"""Parts of an evaluation put together are the evaluation."""
+
+import json
+import pathlib
+
+import pytest
+
+import ebt_jax
+from ebt_jax.artifact import export_policy
+from ebt_jax.evaluation.results import closed_loop_results
+from ebt_jax.evaluation.rollouts import Asking, EpisodeResult, Rollouts, rollout
+from ebt_jax.evaluation.shards import merge_shards, parse_shard, write_shard
+from ebt_jax.execution import Execution
+from ebt_jax.policy import Policy
+from ebt_jax.stopping import Stopping
+
+ABOUT = {"suite": "metaworld", "seed": 0, "execution": {}, "asking": {}, "tasks": ["reach-v3"], "episodes": 3, "versions": {}}
+
+
+def about(**changes) -> dict:
+    return {**ABOUT, "policy": {"sha256": "0"}, **changes}
+
+
+def reach(policy: Policy, **how) -> Rollouts:
+    return rollout(policy, "metaworld", ("reach-v3",), 3, seed=0, num_processes=1, **how)
+
+
+def test_parts_come_back_in_the_order_of_one_evaluation(tmp_path: pathlib.Path) -> None:
+    tasks = ["b", "a"]
+    doubt = {"gradient_norm": [0.5, 1.0]}
+    episodes = [EpisodeResult(task, n, 100 + n, n % 2 == 0, 1.0 * n, 7, {"score": 0.5}, doubt) for task in tasks for n in range(5)]
+    whole = Rollouts(episodes, [1, 2, 3] * 5, {"total": [0.1, 0.2]}, 16, 3.0)
+    for i in range(3):
+        part = Rollouts(episodes[i::3], whole.num_steps[i::3], {"total": [0.1, 0.2][i : i + 1]}, 16, 1.0 + i)
+        write_shard(tmp_path, (i, 3), about(tasks=tasks), part)
+    conditions, merged = merge_shards(tmp_path)
+    assert conditions == about(tasks=tasks)
+    assert merged._replace(num_steps=sorted(merged.num_steps)) == whole._replace(num_steps=sorted(whole.num_steps))
+    assert closed_loop_results(merged) == closed_loop_results(whole)
+
+
+@pytest.mark.slow
+def test_the_parts_merge_into_the_whole(reaching: Policy, tmp_path: pathlib.Path) -> None:
+    whole = reach(reaching)
+    for i in range(2):
+        write_shard(tmp_path, (i, 2), about(), reach(reaching, shard=(i, 2)))
+    conditions, merged = merge_shards(tmp_path)
+    assert conditions == about()
+    assert merged.episodes == whole.episodes
+    one, other = (closed_loop_results(rollouts) for rollouts in (whole, merged))
+    assert one["tasks"] == other["tasks"]
+    assert one["sample_steps"] == other["sample_steps"]
+    assert other["episodes_per_second"] == pytest.approx(3 / merged.wall_seconds)
+
+
+@pytest.mark.slow
+def test_averaging_overlapping_chunks_reaches_the_goal_too(reaching: Policy) -> None:
+    assert all(episode.success for episode in reach(reaching, execution=Execution("ensemble", 2)).episodes)
+
+
+def test_what_a_method_without_descent_cannot_do_is_refused(reaching: Policy) -> None:
+    with pytest.raises(ValueError, match="warm_start must be asked of a policy that descends"):
+        reach(reaching, execution=Execution("realtime", 2, committed=1))
+
+
+def test_missing_and_foreign_parts_are_named(tmp_path: pathlib.Path) -> None:
+    empty = Rollouts([], [], {}, 16, 1.0)
+    with pytest.raises(ValueError, match="must hold the parts of one evaluation, got none"):
+        merge_shards(tmp_path)
+    write_shard(tmp_path, (0, 2), about(), empty)
+    with pytest.raises(ValueError, match=r"got none of \['1-of-2'\]. Run --worker=1/2"):
+        merge_shards(tmp_path)
+    write_shard(tmp_path, (1, 2), about(seed=1, policy={"sha256": "1"}), empty)
+    with pytest.raises(ValueError, match=r"got other \['seed', 'policy.sha256'\] in 1-of-2"):
+        merge_shards(tmp_path)
+    write_shard(tmp_path, (0, 3), about(), empty)
+    with pytest.raises(ValueError, match="the parts of one evaluation"):
+        merge_shards(tmp_path)
+
+
+def test_shards_are_written_as_i_of_n() -> None:
+    assert parse_shard("2/8") == (2, 8)
+    for wrong in ("8/8", "1", "-1/2", "a/b"):
+        with pytest.raises(ValueError, match="worker must be i/N"):
+            parse_shard(wrong)
+
+
+def test_a_part_is_plain_json(tmp_path: pathlib.Path) -> None:
+    path = write_shard(tmp_path, (0, 1), about(), Rollouts([], [2, 2], {"total": [0.1]}, 16, 1.0))
+    assert json.loads(path.read_text())["rollouts"]["num_steps"] == [2, 2]
+
+
+@pytest.mark.slow
+def test_an_artifact_is_evaluated_as_its_checkpoint_is_episode_by_episode(tiny_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    checkpoint = ebt_jax.load(tiny_run)
+    artifact = ebt_jax.load(export_policy(checkpoint, tmp_path / "artifact", ["cpu"]))
+    assert artifact.identity._replace(path="") == checkpoint.identity._replace(path="")
+    for how in ({}, {"execution": Execution("realtime", 2, committed=1), "asking": Asking(stopping=Stopping(4, min_step_length=0.05))}):
+        one, other = (rollout(policy, "metaworld", ("pick-place-v3",), 2, seed=0, **how) for policy in (checkpoint, artifact))
+        assert one.episodes == other.episodes
+        assert one.num_steps == other.num_steps

@@ -1,0 +1,255 @@
+"""Launch scripts: what they would run, word for word; what they do when machines go away; that shells and clusters can read them.
+
+The golden files are written anew by  EBT_JAX_GOLDEN=write pytest tests/launch  and read before they are committed.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from fakes import Fakes
+
+ROOT = pathlib.Path(__file__).parents[2]
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+BIN = pathlib.Path(sys.executable).parent
+TPU = ("--accelerator=tpu-v5-lite-podslice", "--topology=16x16", "--chip=tpu_v5e", "--hosts=64")
+GPU = ("--accelerator=nvidia-h100-80gb", "--chip=gpu_h100", "--hosts=8", "--chips_per_host=8")
+XPK = ("--cluster=c", "--name=oxe", "--image=registry/ebt_jax:1", "--type=v5litepod-256", "--chip=tpu_v5e")
+TRAIN = ("--", "-m", "ebt_jax.train", "--config=configs/oxe.py", "--config.data.data_dir=/data", "--workdir=/runs/oxe")
+PLACE = ("--name=pod", "--zone=us-west4-a")
+SLICE = (*PLACE, "--type=v5litepod-256", "--image=v2-alpha-tpuv5-lite")
+GKE = ("--name=oxe", "--image=registry/ebt_jax:1", "--data_bucket=oxe", "--runs_bucket=runs")
+
+DRY = {
+    "tpu_vm_create": ("tpu_vm/create.sh", *SLICE, "--spot=true"),
+    "tpu_vm_install": ("tpu_vm/install.sh", *PLACE),
+    "tpu_vm_queued_resource": ("tpu_vm/queued_resource.sh", *SLICE),
+    "tpu_vm_run_all": ("tpu_vm/run_all.sh", *PLACE, "--chip=tpu_v5e", *TRAIN, '--config.data.mixture={"a": 1}'),
+    "tpu_vm_babysit": ("tpu_vm/babysit.sh", *SLICE, "--chip=tpu_v5e", *TRAIN),
+    "tpu_vm_teardown": ("tpu_vm/teardown.sh", *PLACE),
+    "gke_xpk": ("gke/xpk.sh", *XPK, *TRAIN),
+    "gke_train_tpu": ("gke/submit.sh", "--manifest=train_tpu", *GKE, *TPU, *TRAIN),
+    "gke_train_gpu": ("gke/submit.sh", "--manifest=train_gpu", *GKE, *GPU, *TRAIN),
+    "gke_evaluate": ("gke/submit.sh", "--manifest=evaluate", *GKE, "--hosts=16", "--", "--policy=/runs/artifact", "--suite=metaworld"),
+}
+SCRIPTS = sorted({ROOT / "launch" / words[0] for words in DRY.values()})
+BATCH = sorted((ROOT / "launch/slurm").glob("*.sbatch"))
+
+
+def shell(*words, **environment):
+    command = ["bash", str(ROOT / "launch" / words[0]), *words[1:]]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, cwd=ROOT, timeout=120)
+
+
+@pytest.mark.parametrize("name", DRY)
+def test_a_dry_run_prints_what_would_be_run(name):
+    script, *words = DRY[name]
+    done = shell(script, "--dry_run", *words)
+    assert done.returncode == 0, done.stderr
+    found = done.stdout.replace(str(ROOT), "REPOSITORY")
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("EBT_JAX_GOLDEN") == "write":
+        path.write_text(found)
+    assert found == path.read_text()
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_options_are_explained_and_checked(script):
+    name = str(script.relative_to(ROOT / "launch"))
+    told = shell(name, "--help")
+    assert told.returncode == 0
+    assert "(required)" in told.stdout
+    assert "--dry_run" in told.stdout
+    assert "shellcheck" not in told.stdout
+    missing, unknown, word = shell(name), shell(name, "--colour=red"), shell(name, "red")
+    assert (missing.returncode, unknown.returncode, word.returncode) == (2, 2, 2)
+    assert re.search(r"error: --\w+ must be given: ", missing.stderr)
+    assert "options must be among" in unknown.stderr
+    assert "options must look like --name=value, got 'red'" in word.stderr
+
+
+def test_every_script_is_tested():
+    runnable = {path for path in (ROOT / "launch").rglob("*.sh") if os.access(path, os.X_OK)}
+    assert runnable == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *BATCH, *sorted((ROOT / "launch/xla_flags").glob("*.env"))], ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(path):
+    done = subprocess.run([BIN / "shellcheck", "--shell=bash", path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    if path.suffix != ".env":
+        text = path.read_text()
+        assert "set -euo pipefail" in text or "options.sh" in text or "requeue.sh" in text
+
+
+def job_of(text):
+    """The Job in a manifest: itself, or the template of a JobSet, whose own schema is not published for validation."""
+    manifest = yaml.safe_load(text)
+    if manifest["kind"] == "Job":
+        return manifest
+    (replicated,) = manifest["spec"]["replicatedJobs"]
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": manifest["metadata"], "spec": replicated["template"]["spec"]}
+
+
+@pytest.mark.parametrize("name", [name for name in DRY if name.startswith("gke_") and "xpk" not in name])
+def test_manifests_are_what_kubernetes_reads(name, tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(job_of((GOLDEN / f"{name}.txt").read_text())))
+    done = subprocess.run([BIN / "kubernetes-validate", "--strict", path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
+
+
+def test_a_word_that_yaml_would_read_otherwise_is_refused():
+    done = shell("gke/submit.sh", "--manifest=evaluate", *GKE, "--", "--policy=$(reboot)")
+    assert done.returncode == 2
+    assert "words of the command must need no quotes" in done.stderr
+
+
+@pytest.fixture
+def gcloud(tmp_path):
+    return Fakes(tmp_path / "bin", "gcloud", "git")
+
+
+def babysit(gcloud, *extra):
+    return shell(
+        "tpu_vm/babysit.sh", *SLICE, "--chip=tpu_v5e", "--pause_seconds=0", *extra, *TRAIN, PATH=f"{gcloud.folder}:{os.environ['PATH']}"
+    )
+
+
+def exits(gcloud, *codes):
+    """What training ends with, time after time."""
+    for code in codes:
+        gcloud.answer("tpu-vm ssh", "ebt_jax.train", say=f"worker 0\nexit code {code}\nexit code {code}", times=1)
+
+
+def test_a_slice_that_goes_away_is_made_again_and_training_goes_on(gcloud):
+    gcloud.answer("tpu-vm describe", say="READY", times=1)  # there
+    exits(gcloud, 1)  # and dies with the slice
+    gcloud.answer("tpu-vm describe", say="PREEMPTED", times=2)  # seen after the failure, and at the next round
+    gcloud.answer("queued-resources describe", say="ACTIVE")
+    gcloud.answer("tpu-vm describe", say="READY")
+    exits(gcloud, 75, 0)
+    done = babysit(gcloud)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(gcloud.calls("tpu-vm ssh", "ebt_jax.train")) == 3
+    assert len(gcloud.calls("queued-resources create")) == 1
+    assert len(gcloud.calls("queued-resources delete")) == 1
+    assert done.stdout.count("starting again") == 2
+
+
+def test_a_run_that_keeps_failing_is_given_up(gcloud):
+    gcloud.answer("tpu-vm describe", say="READY")
+    exits(gcloud, 1, 75, 1, 1, 1)
+    done = babysit(gcloud)
+    assert done.returncode == 1
+    assert len(gcloud.calls("tpu-vm ssh", "ebt_jax.train")) == 5  # 75 is no failure and starts the count anew
+    assert "3 failures in a row, the last with exit code 1: giving up" in done.stderr
+
+
+def test_a_slice_that_cannot_be_had_is_given_up(gcloud):
+    gcloud.answer("tpu-vm describe", code=1)
+    gcloud.answer("queued-resources create", code=1)
+    done = babysit(gcloud, "--max_failures=2")
+    assert done.returncode == 1
+    assert len(gcloud.calls("queued-resources create")) == 2
+    assert not gcloud.calls("tpu-vm ssh")
+
+
+@pytest.mark.parametrize(("codes", "expected"), [((0, 0), 0), ((0, 75), 75), ((1, 0), 1)])
+def test_the_exit_code_of_many_machines_is_the_first_that_is_not_0(gcloud, codes, expected):
+    gcloud.answer("tpu-vm ssh", say="\n".join(f"exit code {code}" for code in codes))
+    done = shell("tpu_vm/run_all.sh", *PLACE, "--chip=tpu_v5e", *TRAIN, PATH=f"{gcloud.folder}:{os.environ['PATH']}")
+    assert done.returncode == expected
+
+
+def test_machines_that_cannot_be_reached_are_a_failure(gcloud):
+    gcloud.answer("tpu-vm ssh", say="ssh: no route", code=255)
+    done = shell("tpu_vm/run_all.sh", *PLACE, "--chip=tpu_v5e", *TRAIN, PATH=f"{gcloud.folder}:{os.environ['PATH']}")
+    assert done.returncode == 1
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """A submit folder with fake Slurm commands."""
+    fakes = Fakes(tmp_path / "bin", "scontrol", "scancel")
+    folder = tmp_path / "submit"
+    shutil.copytree(ROOT / "launch", folder / "launch")
+    return fakes, folder
+
+
+def batch(slurm, srun, script="train_per_gpu.sbatch"):
+    fakes, folder = slurm
+    (fakes.folder / "srun").write_text(f"#!/usr/bin/env bash\n{srun}\n")
+    (fakes.folder / "srun").chmod(0o755)
+    names = {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(folder), "EBT_CHIP": "cpu"}
+    environment = {**os.environ, **names, "PATH": f"{fakes.folder}:{os.environ['PATH']}"}
+    command = ["bash", folder / "launch/slurm" / script, "--workdir=/runs/oxe"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(0, 0), (1, 0), (75, 1)])
+def test_an_interrupted_job_goes_back_into_the_queue(slurm, code, requeued):
+    assert batch(slurm, f"exit {code}").wait(60) == code
+    assert len(slurm[0].calls("scontrol", "requeue 7")) == requeued
+
+
+def test_a_job_that_slurm_signals_saves_first(slurm, tmp_path):
+    """USR1 comes to the batch shell; the processes get TERM, save, and the shell waits for them."""
+    ready, saved = tmp_path / "ready", tmp_path / "saved"
+    slurm[0].answer("scancel", code=1)
+    training = f"trap 'sleep 0.5; touch {saved}; exit 75' TERM; touch {ready}; while true; do sleep 0.05; done"
+    process = batch(slurm, training)
+    while not ready.exists():
+        assert process.poll() is None
+    process.send_signal(10)  # SIGUSR1
+    assert process.wait(60) == 75
+    assert saved.exists()
+    assert slurm[0].calls("scancel", "--signal=TERM 7.0")
+    assert slurm[0].calls("scontrol", "requeue 7")
+
+
+@pytest.mark.parametrize("script", ["train_per_gpu.sbatch", "train_per_node.sbatch"])
+def test_batch_scripts_hand_their_flags_to_training(slurm, script, tmp_path):
+    assert batch(slurm, f'printf "%s\\n" "$@" > {tmp_path}/words', script).wait(60) == 0
+    assert (tmp_path / "words").read_text().splitlines()[-3:] == ["-m", "ebt_jax.train", "--workdir=/runs/oxe"]
+
+
+def test_workers_of_a_farm_write_where_the_merge_looks(slurm, tmp_path):
+    """Every task of the array: its own share, one folder for all, as `evaluate --merge` reads it."""
+    fakes, folder = slurm
+    (fakes.folder / "python").write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" > {tmp_path}/words')
+    (fakes.folder / "python").chmod(0o755)
+    names = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "16", "SLURM_SUBMIT_DIR": str(folder)}
+    environment = {**os.environ, **names, "EBT_PYTHON": str(fakes.folder / "python")}
+    command = ["bash", folder / "launch/slurm/evaluate.sbatch", "OUT", "--policy=artifact"]
+    assert subprocess.run(command, env=environment, timeout=60).returncode == 0
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words == ["-m", "ebt_jax.evaluate", "--policy=artifact", "--worker=3/16", "--output=OUT"]
+    manifest = (GOLDEN / "gke_evaluate.txt").read_text()
+    assert "--worker=$JOB_COMPLETION_INDEX/16 --output=/runs/evaluation\n" in manifest
+    assert "--merge --output=/runs/evaluation\n" in manifest
+
+
+def test_an_unknown_chip_is_refused():
+    done = subprocess.run(["bash", "-c", "source launch/env.sh tpu_v9"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert "chip must be one of cpu gpu_h100 tpu_v5e tpu_v5p tpu_v6e , got tpu_v9" in done.stderr
+
+
+def test_this_jaxlib_knows_every_gpu_flag():
+    """XLA ends the process at an unknown flag; a CPU build reads the GPU's flags too."""
+    script = 'source launch/xla_flags/gpu_h100.env; JAX_PLATFORMS=cpu exec "$0" -c "import jax; jax.devices()"'
+    done = subprocess.run(["bash", "-c", script, sys.executable], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"],
+        env={**os.environ, "XLA_FLAGS": "--xla_gpu_no_such_flag=1"},
+        capture_output=True,
+    )
+    assert done.returncode != 0

@@ -1,0 +1,55 @@
+"""The ids of instructions: splits whose answer is known."""
+
+import numpy as np
+import pytest
+
+from ebt_jax.specs import LanguageSpec
+from ebt_jax.text import tokenize
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "un", "##want", "##ed", "want", "pick", "!", "cafe", "##s"]
+WORDPIECE = LanguageSpec("tokens", 8, len(PIECES), "wordpiece", "\n".join(PIECES))
+SCORED = [("<pad>", 0), ("</s>", 0), ("<unk>", 0), ("\u2581", -2), ("\u2581ab", -5), ("a", -3), ("b", -3), ("\u2581a", -4), ("ab", -1)]
+UNIGRAM = LanguageSpec("tokens", 8, len(SCORED), "unigram", "\n".join(f"{piece}\t{score}" for piece, score in SCORED))
+
+
+def ids(text, spec):
+    found, mask = tokenize(text, spec)
+    assert not found[~mask].any()
+    return found[mask].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("unwanted", [2, 4, 5, 6, 3]),
+        ("Pick!  CAF\u00c9s", [2, 8, 9, 10, 11, 3]),
+        ("unwant unpicked", [2, 4, 5, 1, 3]),  # one piece that is missing makes the word unknown
+        ("pick " * 9, [2, *[8] * 6, 3]),  # the closing piece is kept
+        ("", []),
+        (" \t ", []),
+    ],
+)
+def test_wordpiece(text, expected):
+    assert ids(text, WORDPIECE) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ab", [3, 8, 1]),  # -2 - 1 beats -5
+        ("a b", [7, 3, 6, 1]),
+        ("abxyb", [3, 8, 2, 6, 1]),  # two unknown neighbours are one
+        ("\uff41\uff42", [3, 8, 1]),  # full-width letters
+        ("ab " * 9, [3, 8, 3, 8, 3, 8, 3, 1]),
+        ("", []),
+    ],
+)
+def test_unigram(text, expected):
+    assert ids(text, UNIGRAM) == expected
+
+
+def test_words_hash_alike_whatever_their_case():
+    spec = LanguageSpec("tokens", 4, 100)
+    np.testing.assert_array_equal(*(tokenize(text, spec)[0] for text in ("Reach the GOAL.", "reach, the goal")))
+    with pytest.raises(ValueError, match="must be of kind 'tokens' to tokenize, got 'none'"):
+        tokenize("reach", LanguageSpec())

@@ -1,0 +1,76 @@
+"""An update compiled ahead, for virtual devices here; TPU slices are compiled by `make pod-check`."""
+
+import jax
+import pytest
+
+from ebt_jax.config import load, plain
+from ebt_jax.data.described import described_specs
+from ebt_jax.data.mixture import open_mixture
+from ebt_jax.training.collectives import count_collectives
+from ebt_jax.training.compile import compile_step, topology_devices
+from ebt_jax.training.settings import Settings
+
+HLO = """HloModule m
+
+%inner (x: f32[4]) -> f32[4] {
+  %x = f32[4] parameter(0)
+  ROOT %r = f32[4] all-reduce(%x), to_apply=%add
+}
+
+%body (t: f32[4]) -> f32[4] {
+  %t = f32[4] parameter(0)
+  %s = f32[4] all-gather-start(%t), dimensions={0}
+  ROOT %f = f32[4] fusion(%t), kind=kLoop, calls=%inner
+}
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %c = f32[] add(%a, %b)
+}
+
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %p = f32[4] parameter(0)
+  %w = f32[4] while(%p), condition=%add, body=%body
+  ROOT %q = f32[4] all-reduce(%w), to_apply=%add
+}
+"""
+
+
+def test_collectives_are_counted_and_those_of_loops_apart():
+    assert count_collectives(HLO) == ({"all-reduce": 2, "all-gather": 1}, 2)
+
+
+def test_an_update_of_eight_devices_exchanges_outside_its_loops(tiny_config):
+    settings = Settings.from_dict({**tiny_config, "method": {"name": "regression"}})
+    compiled = compile_step(settings, open_mixture(settings.data).specs, "8", jax.devices())
+    assert (compiled.devices, compiled.mesh, compiled.batch_size) == (8, {"data": 8, "fsdp": 1}, 16)
+    assert compiled.collectives_in_loop == 0
+    assert set(compiled.collectives) == {"all-reduce"}
+    state = 4 * 4 * compiled.parameters  # parameters, average, two moments
+    assert state < compiled.peak_bytes < 20 * state
+    half = compile_step(settings, open_mixture(settings.data).specs, "4", jax.devices()[:4])
+    assert half.flops == 2 * compiled.flops  # twice the rows on each
+
+
+def test_a_batch_that_does_not_split_is_refused(tiny_config):
+    settings = Settings.from_dict({**tiny_config, "batch_size": 12})
+    with pytest.raises(ValueError, match="batch_size must be a multiple of devices"):
+        compile_step(settings, open_mixture(settings.data).specs, "8", jax.devices())
+
+
+def test_a_topology_nobody_makes_is_refused():
+    with pytest.raises(ValueError, match=r"topology must be a TPU slice like v5e:16x16.*got 'v5e:3x'.*\[tpu\] extra"):
+        topology_devices("v5e:3x")
+
+
+@pytest.mark.parametrize(("config", "sizes"), [("oxe.py", (7, 512)), ("pusht.py", (2, 0))])
+def test_data_that_is_not_here_is_described(config, sizes, request):
+    values = plain(load(request.config.rootpath / "configs" / config))
+    specs = described_specs(Settings.from_dict({**values, "data": {**values["data"], "data_dir": "(none)"}}).data)
+    assert (len(specs.action.dimensions), specs.observation.language.size) == sizes
+    assert specs.action.horizon == values["data"]["action_horizon"]
+
+
+def test_data_that_nobody_describes_is_refused(tiny_config):
+    settings = Settings.from_dict({**tiny_config, "data": {**tiny_config["data"], "mixture": "mine"}})
+    with pytest.raises(ValueError, match=r"where data.data_dir is not given, got \['mine'\]. Give the folder."):
+        described_specs(settings.data)

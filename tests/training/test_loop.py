@@ -1,0 +1,177 @@
+"""Runs as users have them: started, killed, resumed, refused, interrupted."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from ebt_jax.checkpoint import Checkpoints, unpack
+from ebt_jax.interruption import Interrupted
+from ebt_jax.loading import load
+from ebt_jax.training import loop
+from ebt_jax.training.loop import train
+
+TINY = pathlib.Path(__file__).parents[1] / "toys" / "tiny.py"
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def losses(workdir):
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def parameter_bytes(workdir, step):
+    step_dir = workdir / "checkpoints" / str(step)
+    return {ema: [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(load(step_dir, ema=ema).params)] for ema in (True, False)}
+
+
+def command(workdir, *overrides):
+    return [sys.executable, "-m", "ebt_jax.train", f"--config={TINY}", f"--workdir={workdir}", *overrides]
+
+
+def environment(tmp_path):
+    return {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla")}
+
+
+def wait_for(path, process, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, f"training ended with {process.returncode} before {path.name} appeared"
+        assert time.monotonic() < deadline, f"{path} did not appear in {seconds} s"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_bit_for_bit(tmp_path):
+    """200 steps straight = 100 steps, kill -9, resume, to 200: the same losses and the same bytes of parameters."""
+    size = ["--config.num_steps=200", "--config.save_interval=100", "--config.eval_interval=0"]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    subprocess.run(command(straight, *size), check=True, cwd=ROOT, env=environment(tmp_path), capture_output=True)
+    process = subprocess.Popen(
+        command(killed, *size), cwd=ROOT, env=environment(tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    wait_for(killed / "checkpoints" / "100", process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert max(losses(killed)) < 200
+    again = subprocess.run(command(killed, *size), check=True, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True)
+    assert "resumed at step 100" in again.stderr
+    assert losses(killed) == losses(straight)
+    assert set(losses(straight)) == set(range(1, 201))
+    assert parameter_bytes(killed, 200) == parameter_bytes(straight, 200)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_75(tmp_path):
+    process = subprocess.Popen(
+        command(tmp_path / "run", "--config.num_steps=100000"), cwd=ROOT, env=environment(tmp_path), stderr=subprocess.PIPE, text=True
+    )
+    wait_for(tmp_path / "run" / "checkpoints" / "10", process)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr[-2000:]
+    saved = Checkpoints(tmp_path / "run" / "checkpoints", read_only=True).steps[-1]
+    assert f"interrupted: saved step {saved} of 100000" in stderr
+    assert max(losses(tmp_path / "run")) == saved
+
+
+def test_a_step_folder_holds_what_a_policy_needs(tiny_run, tiny_config):
+    with Checkpoints(tiny_run / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps == [10, 20]
+        assets = checkpoints.assets(20)
+    assert json.loads(assets["config.json"]) == tiny_config
+    assert json.loads(assets["loader.json"]) == {"next_batch": 20}
+    assert unpack(assets["example_batch.npz"])["actions"].shape == (1, 4, 4)
+    assert unpack(assets["example_batch.npz"])["observation/proprio"].shape == (1, 2, 21)
+    assert set(assets) == {
+        "config.json",
+        "specs.json",
+        "statistics.json",
+        "datasets.json",
+        "loader.json",
+        "example_batch.npz",
+        "format.json",
+    }
+    (dataset,) = json.loads(assets["datasets.json"])
+    assert (dataset["name"], dataset["version"], dataset["share"]) == ("metaworld_pick_place_v3", "1.0.0", 1.0)
+
+
+def test_metrics_hold_losses_and_held_out_errors(tiny_run):
+    lines = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 21))
+    held_out = [line for line in lines if "validation/loss" in line]
+    assert [line["step"] for line in held_out] == [10, 20]
+    assert {"validation/action_mse", "validation/mean_action_mse", "validation/error/hand_x"} <= set(held_out[0])
+    assert 0 <= lines[5]["time/data"] <= 1
+    assert list((tiny_run / "tensorboard").iterdir())
+
+
+@pytest.mark.slow
+def test_training_learns(tmp_path, tiny_config):
+    """100 updates on real demonstrations bring the loss well below where it began."""
+    mse = {"name": "ebt", "objective": "mse", "loss_steps": "every", "num_starts": 1}
+    optimizer = {**tiny_config["optimizer"], "learning_rate": 1e-2}
+    train({**tiny_config, "num_steps": 100, "eval_interval": 0, "save_interval": 0, "method": mse, "optimizer": optimizer}, tmp_path)
+    values = losses(tmp_path)
+    assert np.mean([values[step] for step in range(91, 101)]) < 0.6 * np.mean([values[step] for step in range(1, 6)])
+
+
+def test_a_finished_run_started_again_changes_nothing(tiny_run, tiny_config):
+    before = (tiny_run / "metrics.jsonl").read_bytes()
+    state = train(tiny_config, tiny_run)
+    assert int(state.step) == 20
+    assert (tiny_run / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_configuration_is_refused_with_its_differences(tiny_run, tiny_config):
+    changed = {**tiny_config, "batch_size": 32, "data": {**tiny_config["data"], "action_horizon": 8}}
+    with pytest.raises(ValueError, match="2 differences") as error:
+        train(changed, tiny_run)
+    assert "batch_size: there 16, now 32" in str(error.value)
+    assert "data.action_horizon: there 4, now 8" in str(error.value)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path, tiny_config, monkeypatch):
+    good = loop.train_batches
+
+    def poisoned(*args):
+        for number, batch in enumerate(good(*args)):
+            yield batch._replace(actions=batch.actions * np.nan) if number == 14 else batch
+
+    monkeypatch.setattr(loop, "train_batches", poisoned)
+    with pytest.raises(FloatingPointError, match=r"step 15. The last good checkpoint is \[10\]"):
+        train(tiny_config, tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps == [10]
+
+
+def test_an_interrupt_between_two_steps_saves_where_it_stands(tmp_path, tiny_config):
+    def progress(steps, total, name):
+        for step in steps:
+            if step == 7:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield step
+
+    with pytest.raises(Interrupted, match="saved step 7 of 20"):
+        train(tiny_config, tmp_path, progress)
+    assert int(train(tiny_config, tmp_path).step) == 20
+    assert set(losses(tmp_path)) == set(range(1, 21))
+
+
+def test_a_batch_that_does_not_split_is_refused(tmp_path, tiny_config):
+    with pytest.raises(ValueError, match="batch_size must be a multiple of devices x optimizer.accumulate_steps = 8 x 1, got 12"):
+        train({**tiny_config, "batch_size": 12}, tmp_path)
+
+
+def test_lines_after_the_checkpoint_and_torn_lines_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "loss": 3.0}\n{"step": 4, "lo')
+    with loop.MetricsLog(tmp_path, 2) as log:
+        log.write(3, {"loss": 5.0})
+    assert losses(tmp_path) == {1: 1.0, 2: 2.0, 3: 5.0}

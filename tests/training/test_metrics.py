@@ -1,0 +1,51 @@
+"""Where the time of a run went: shares, what a kill cost, and the goodput of all its processes together."""
+
+import json
+
+import pytest
+
+from ebt_jax.training.metrics import MetricsLog, Stopwatch, account
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_goodput_counts_every_process_and_what_was_lost(tmp_path):
+    """10 s of start and compilation, 30 s of updates; killed, with 12 of those after the checkpoint; 20 s more, 15 of them updates."""
+    with MetricsLog(tmp_path, 0) as log:
+        log.write(5, log.goodput(28.0, {"init": 4.0, "compile": 6.0, "step": 18.0}))
+        log.write(9, log.goodput(12.0, {"step": 12.0}))
+    assert lines(tmp_path)[0]["goodput"] == pytest.approx(18 / 28)
+    assert lines(tmp_path)[1]["goodput"] == pytest.approx(30 / 40)
+    with MetricsLog(tmp_path, 5) as log:
+        log.write(9, log.goodput(20.0, {"init": 5.0, "step": 15.0}))
+        log.write(12, log.goodput(10.0, {"step": 10.0}))
+    before, after, last = lines(tmp_path)
+    assert (before["step"], after["step"], last["step"]) == (5, 9, 12)
+    assert after["lost_seconds"] == pytest.approx(12.0)
+    assert "lost_seconds" not in last
+    assert after["goodput"] == pytest.approx((18 + 15) / (40 + 20))
+    assert last["goodput"] == pytest.approx((18 + 15 + 10) / 70)
+    assert account(lines(tmp_path), 12) == pytest.approx((70.0, 43.0, 12.0))
+
+
+def test_a_second_resume_loses_nothing_twice(tmp_path):
+    with MetricsLog(tmp_path, 0) as log:
+        log.write(4, log.goodput(10.0, {"step": 10.0}))
+    for first in (2, 2):
+        with MetricsLog(tmp_path, first) as log:
+            log.write(4, log.goodput(10.0, {"step": 10.0}))
+    (line,) = lines(tmp_path)
+    assert line["lost_seconds"] == pytest.approx(20.0)
+    assert line["goodput"] == pytest.approx(10 / 30)
+
+
+def test_the_rest_of_a_stopwatch_is_what_no_part_had(monkeypatch):
+    clock = iter([0.0, 1.0, 3.0, 10.0, 11.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    watch = Stopwatch()
+    with watch.part("data"):
+        pass
+    watch.rest("init")
+    assert watch.take() == (11.0, {"data": 2.0, "init": 8.0})

@@ -1,0 +1,70 @@
+"""A silent loop ends its process, and a slow one does not."""
+
+import threading
+import time
+
+import pytest
+
+from ebt_jax.training import watchdog
+from ebt_jax.training.watchdog import Watchdog
+
+
+def test_silence_ends_the_process_with_its_number_and_stacks(capfd):
+    ended = threading.Event()
+    messages = []
+
+    def end(message):
+        messages.append(message)
+        ended.set()
+
+    def stuck():
+        assert ended.wait(60)
+
+    with Watchdog(0.2, end, 1, 4) as dog:
+        for step in (6, 7, 8):
+            dog.update(step)
+        stuck()
+    (message,) = messages
+    assert message.startswith("error: process 1 of 4 is stuck: nothing happened for")
+    assert "'update' of step 8" in message
+    assert "in stuck" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("seconds_each", "limit"), [(0.1, 60.0), (7.0, 70.0)])
+def test_the_limit_follows_the_median_update(monkeypatch, seconds_each, limit):
+    """Ten updates where that is more than the floor; the first, which compiles, is outvoted by those after it."""
+    now = [0.0]
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: now[0])
+    dog = Watchdog(60.0, lambda message: None)
+    assert dog._limit == watchdog.SLOW_SECONDS
+    dog.update(1)
+    assert dog._limit == watchdog.SLOW_SECONDS
+    now[0] += 300.0  # compiling
+    for step in range(2, 9):
+        dog.update(step)
+        now[0] += seconds_each
+    assert dog._limit == pytest.approx(limit)
+    dog.slow("checkpoint")
+    now[0] += 900.0
+    assert dog._limit == watchdog.SLOW_SECONDS
+    dog.update(9)
+    assert dog._limit == pytest.approx(limit)  # the time a checkpoint took is no update's
+
+
+def test_a_closed_watchdog_is_silent():
+    messages = []
+    with Watchdog(0.05, messages.append) as dog:
+        dog.slow("checkpoint")
+    time.sleep(0.3)
+    assert not messages
+    assert not [thread for thread in threading.enumerate() if thread.name == "watchdog"]
+
+
+def test_an_error_in_one_of_several_processes_gets_a_deadline(monkeypatch):
+    """Saving what is under way may need processes that will never answer."""
+    monkeypatch.setattr(watchdog, "CLOSING_SECONDS", 0.1)
+    ended, messages = threading.Event(), []
+    with pytest.raises(OSError, match="shard"), Watchdog(0.0, lambda message: (messages.append(message), ended.set()), 0, 2):
+        raise OSError("shard is gone")
+    assert ended.wait(60)
+    assert "closing after OSError: shard is gone" in messages[0]

@@ -1,0 +1,31 @@
+"""A workdir belongs to one configuration, and says what is wrong with it."""
+
+import json
+import shutil
+
+import pytest
+
+from ebt_jax.training.workdir import check_workdir, claim_workdir
+
+
+def test_a_key_that_has_its_default_is_no_difference(tmp_path, tiny_config):
+    """A run goes on under a newer package, whose configurations have more keys."""
+    claim_workdir(tmp_path, tiny_config)
+    claim_workdir(tmp_path, {**tiny_config, "keep_every": 0, "data": {**tiny_config["data"], "weighting": "given"}})
+    with pytest.raises(ValueError, match="1 differences:\n  keep_every: there 0, now 7"):
+        claim_workdir(tmp_path, {**tiny_config, "keep_every": 7})
+    assert json.loads((tmp_path / "config.json").read_text()) == tiny_config
+
+
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path, tiny_config):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="workdir must be a folder that can be written, got .*file/run"):
+        claim_workdir(tmp_path / "file" / "run", tiny_config)
+
+
+def test_a_workdir_that_vanished_is_named(tmp_path, tiny_config):
+    claim_workdir(tmp_path / "run", tiny_config)
+    check_workdir(tmp_path / "run")
+    shutil.move(tmp_path / "run", tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="must stay where it is during a run"):
+        check_workdir(tmp_path / "run")
