@@ -1,7 +1,7 @@
 """Our speed beside the authors' own PyTorch code, in one run on one machine: same network, same shapes.
 
     git clone https://github.com/ZhiChengAIR/benchmarks authors && git -C authors checkout c5f5464
-    python benchmarks/authors.py --checkout=authors --output=benchmarks/results/authors_cpu.json
+    XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=invalid python benchmarks/authors.py --checkout=authors --output=benchmarks/results/authors_cpu.json
 
 181 state numbers, two observation steps, chunks of 16 x 7, batch 64, 8 descent steps an update; an action is 2 steps, of 1 and of 32
 observations. An update is all of it: loss, second-order gradient, clip, AdamW, moving average, on a batch that lies on the device.
@@ -11,10 +11,12 @@ flow matching over our trunk at the published width, depth and MLP.
 
 Contestants take turns, round by round, so that a busy machine is as busy for each; medians over --rounds. `share` is a contestant's
 model FLOPs (3 F_obs + 6 K F an update, F_obs + 2 K F an action; F, F_obs: one decoding, one encoding) over the rate of a large matrix
-product, timed in its own library in the same rounds. Needs torch. Uses a GPU where both libraries see one; float32, --tf32 apart.
+product, timed in its own library in the same rounds. Of small arrays (two observation tokens, 16 actions), XLA's own reductions and
+Eigen's products are faster on a CPU than the library that XLA takes since jax 0.10 (YNNPACK): hence the flag. Needs torch. Uses a GPU where both libraries see one; float32, --tf32 apart.
 """
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -49,7 +51,8 @@ CHECKOUT = flags.DEFINE_string("checkout", None, "Checkout of the authors' repos
 STEPS = flags.DEFINE_integer("mcmc_steps", 8, "Descent steps of an update.")
 ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds, of which medians count.")
 SECONDS = flags.DEFINE_float("seconds", 1.0, "At least so long a contestant is timed in each round (and one call).")
-UNROLL = flags.DEFINE_list("unroll", ["1", "1"], "Layers that one iteration of our scan runs: in updates, in actions.")
+UNROLL = flags.DEFINE_list("unroll", ["8", "8"], "Layers that one iteration of our scan runs: in updates, in actions.")
+GRADIENT = flags.DEFINE_string("gradient", "lean", "How our update differentiates the descent: saved, recomputed or lean.")
 TF32 = flags.DEFINE_bool("tf32", False, "Let matrix products on a GPU round to TF32, in both libraries.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of weights and batches.")
 OUTPUT = flags.DEFINE_string("output", "", "JSON file for the results.")
@@ -84,7 +87,7 @@ def ours(method: dict[str, Any], variant: dict[str, Any], acts: tuple[int, ...])
     name = method.pop("label")
     mcmc, head = PUBLISHED, method_settings(method).head
     training, acting = (make_model(model_variant(**variant, unroll=int(unroll)), specs(), head) for unroll in UNROLL.value)
-    trained = make_method(method, MCMC(**{**vars(mcmc), "num_steps": STEPS.value}), training)
+    trained = make_method(method, dataclasses.replace(mcmc, num_steps=STEPS.value, gradient=GRADIENT.value), training)
     settings, mesh = OptimizerSettings(ema_power=0.75, decayed="all"), make_mesh(devices=jax.devices()[:1])
     optimizer, batch = make_optimizer(settings, 900_000), to_devices(batch_of(BATCH), mesh)
     state = sharded_init(trained, optimizer, batch, SEED.value, mesh)
@@ -211,6 +214,8 @@ def main(argv: list[str]) -> None:
         },
         "threads": {"torch": torch.get_num_threads(), "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")},
         "tf32": TF32.value,
+        "gradient": GRADIENT.value,
+        "unroll": UNROLL.value,
         "seed": SEED.value,
         "command": "python benchmarks/authors.py " + " ".join(sys.argv[1:]),
         "product_gflops_per_second": {library: rate / 1e9 for library, rate in rates.items()},

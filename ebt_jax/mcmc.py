@@ -270,6 +270,8 @@ def minimize_energy(
         state = _where(active, moved, state)
         return state, (state.actions, jnp.where(active, energy, jnp.nan), jnp.where(active, gradient_norm, jnp.nan))
 
+    if settings.gradient == "saved":
+        body = jax.checkpoint(body, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
     if settings.gradient == "recomputed":
         body = jax.checkpoint(body, prevent_cse=False)
     state, (path, energy, gradient_norm) = jax.lax.scan(body, MCMCState(actions, jnp.zeros_like(actions)), jnp.arange(num_steps))

@@ -25,8 +25,8 @@ from jaxtyping import Array, Bool, Float, Key
 
 from ebt_jax.models.config import PaperConfig, Precision
 from ebt_jax.models.observation import check_observation
-from ebt_jax.models.transformer import BlockSettings, attend, norm, sin_cos, stack
-from ebt_jax.models.trunk import CachedContext, Trunk
+from ebt_jax.models.transformer import BlockSettings, attend, norm, positions_last, sin_cos, stack
+from ebt_jax.models.trunk import CachedContext, Trunk, cached, layer_axis, read
 from ebt_jax.models.vision import STAGES, ResNet, spatial_softmax
 from ebt_jax.types import Batch, Observation
 
@@ -54,7 +54,7 @@ class PaperNetwork(Trunk):
         self.action_hidden = torch_dense(len(self.specs.action.dimensions), c.width, c.dtypes.exact)
         self.action_norm = nn.LayerNorm(1e-5, dtype=c.dtypes.parameters, param_dtype=c.dtypes.parameters)
         self.action = torch_dense(c.width, c.width, c.dtypes.exact)
-        self.decoder = stack(PaperDecoderBlock, decoder, (1, 1, nn.broadcast), c.remat, c.unroll)
+        self.decoder = stack(PaperDecoderBlock, decoder, (layer_axis(c), layer_axis(c), nn.broadcast), c.remat, c.unroll)
         self.head_norm = norm(c.dtypes)
         self.head_hidden = xavier(c.width, c.dtypes.exact)
         self.head = xavier(len(self.specs.action.dimensions), c.dtypes.exact)
@@ -65,7 +65,7 @@ class PaperNetwork(Trunk):
         t = x.shape[1]
         x, _ = self.encoder(x, jnp.tril(jnp.ones((t, t), bool)))
         keys, values = self.key_value(x)
-        return CachedContext(keys, values, jnp.ones(x.shape[:2], bool))
+        return cached(self.config, keys, values, jnp.ones(x.shape[:2], bool))
 
     def energy(self, context: CachedContext, actions: Float[Array, "b h a"]) -> Float[Array, " b"]:
         c = self.config
@@ -74,7 +74,7 @@ class PaperNetwork(Trunk):
         visible = jnp.asarray(start + np.arange(h)[:, None] >= np.arange(t)[None])
         x = nn.gelu(self.action(nn.gelu(self.action_norm(self.action_hidden(actions)))))
         x = x + sin_cos(jnp.arange(h) * jnp.ones((), x.dtype), c.width)[None]
-        x, _ = self.decoder(x, context.keys, context.values, visible)
+        x, _ = self.decoder(x, *read(context), visible)
         return jnp.mean(self.head(nn.gelu(self.head_hidden(self.head_norm(x)))), axis=(1, 2))
 
     def __call__(self, batch: Batch) -> Float[Array, " b"]:
@@ -133,7 +133,7 @@ class PaperDecoderBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b q d"], keys: Float[Array, "b n heads k"], values: Float[Array, "b n heads k"], mask: Bool[Array, "q n"]
+        self, x: Float[Array, "b q d"], keys: Float[Array, "b heads k n"], values: Float[Array, "b heads k n"], mask: Bool[Array, "q n"]
     ) -> tuple[Float[Array, "b q d"], None]:
         s = self.settings
         x = x + PaperSelfAttention(s, name="self_attention")(norm(s.dtypes, "self_norm")(x))
@@ -156,7 +156,8 @@ class PaperSelfAttention(nn.Module):
         projected = xavier((3, s.heads, s.head_width), s.dtypes, "query_key_value")(x)
         queries, keys, values = (projected[:, :, i] for i in range(3))
         queries, keys = norm(s.dtypes, "query_norm")(queries), norm(s.dtypes, "key_norm")(keys)
-        mixed = attend(queries.astype(values.dtype), keys.astype(values.dtype), values, None if mask is None else mask[None])
+        keys = keys.astype(values.dtype)
+        mixed = attend(queries.astype(values.dtype), positions_last(keys), positions_last(values), None if mask is None else mask[None])
         return xavier(s.width, s.dtypes, "out")(mixed.reshape(x.shape))
 
 
@@ -166,11 +167,11 @@ class KeyValue(nn.Module):
     settings: BlockSettings
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"]) -> tuple[Float[Array, "b n heads k"], Float[Array, "b n heads k"]]:
+    def __call__(self, x: Float[Array, "b n d"]) -> tuple[Float[Array, "b heads k n"], Float[Array, "b heads k n"]]:
         s = self.settings
         projected = xavier((2, s.heads, s.head_width), s.dtypes, "product")(x)
         keys, values = projected[:, :, 0], projected[:, :, 1]
-        return norm(s.dtypes, "key_norm")(keys).astype(values.dtype), values
+        return positions_last(norm(s.dtypes, "key_norm")(keys).astype(values.dtype)), positions_last(values)
 
 
 class PaperMLP(nn.Module):

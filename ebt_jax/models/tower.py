@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from ebt_jax.models.config import Precision
-from ebt_jax.models.transformer import attend, dense
+from ebt_jax.models.transformer import attend, dense, positions_last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,8 @@ class TowerAttention(nn.Module):
     def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None) -> Float[Array, "b n d"]:
         s = self.settings
         split = lambda name: dense(s.width, s.dtypes, name)(x).reshape(*x.shape[:2], s.heads, s.width // s.heads)
-        mixed = attend(split("query"), split("key"), split("value"), None if mask is None else mask[:, None])
+        keys, values = positions_last(split("key")), positions_last(split("value"))
+        mixed = attend(split("query"), keys, values, None if mask is None else mask[:, None])
         return dense(s.width, s.dtypes, "out")(mixed.reshape(x.shape))
 
 

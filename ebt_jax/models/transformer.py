@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from ebt_jax.models.config import Precision
@@ -70,17 +71,53 @@ def sin_cos(positions: Float[Array, " n"], width: int) -> Float[Array, "n d"]:
 
 def attend(
     queries: Float[Array, "b q heads k"],
-    keys: Float[Array, "b n heads k"],
-    values: Float[Array, "b n heads k"],
+    keys: Float[Array, "b heads k n"],
+    values: Float[Array, "b heads k n"],
     mask: Bool[Array, "#b #q n"] | None = None,
 ) -> Float[Array, "b q heads k"]:
-    """softmax(q k^T / sqrt(k)) v over the positions whose mask is True; for every query at least one must be."""
+    """softmax(q k^T / sqrt(k)) v over the positions whose mask is True; for every query at least one must be.
+
+    With positions last in keys and values, neither this nor its derivative in the queries turns them around: in any other order
+    XLA's products on a CPU copy all of them at every step of a descent.
+    """
     softmax_dtype = jnp.promote_types(queries.dtype, jnp.float32)
-    logits = jnp.einsum("bqhk,bnhk->bhqn", queries, keys, preferred_element_type=softmax_dtype) * queries.shape[-1] ** -0.5
+    logits = score(jnp.moveaxis(queries, 1, 2), keys) * queries.shape[-1] ** -0.5
     if mask is not None:
         logits = jnp.where(mask[:, None], logits, jnp.finfo(softmax_dtype).min)
     weights = jax.nn.softmax(logits, axis=-1).astype(values.dtype)
-    return jnp.einsum("bhqn,bnhk->bqhk", weights, values)
+    return jnp.moveaxis(mix(weights, values), 2, 1)
+
+
+def _score(x: Float[Array, "b heads q k"], y: Float[Array, "b heads k n"]) -> Float[Array, "b heads q n"]:
+    """x y, in float32 at least."""
+    return _product(x, y, (3, 2), jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _mix(x: Float[Array, "b heads q n"], y: Float[Array, "b heads k n"]) -> Float[Array, "b heads q k"]:
+    """x y^T, with the large array first: a CPU is half as slow so."""
+    return jnp.swapaxes(_product(y, x, (3, 3), y.dtype), 2, 3)
+
+
+def _product(x: Array, y: Array, contracted: tuple[int, int], dtype: DTypeLike) -> Array:
+    return jax.lax.dot_general(x, y, (((contracted[0],), (contracted[1],)), ((0, 1), (0, 1))), preferred_element_type=dtype)
+
+
+# In x, either is the other's derivative. JAX's own rules would put the cotangent first, whichever array is large. What stands in the
+# rules is plain, so that they can be differentiated in both directions: the lean descent goes forward over reverse.
+score, mix = jax.custom_vjp(_score), jax.custom_vjp(_mix)
+score.defvjp(
+    lambda x, y: (_score(x, y), (x, y)),
+    lambda xy, cotangent: (_mix(cotangent, xy[1]).astype(xy[0].dtype), _product(xy[0], cotangent, (2, 2), xy[1].dtype)),
+)
+mix.defvjp(
+    lambda x, y: (_mix(x, y), (x, y)),
+    lambda xy, cotangent: (_score(cotangent, xy[1]).astype(xy[0].dtype), _product(cotangent, xy[0], (2, 2), xy[1].dtype)),
+)
+
+
+def positions_last(x: Float[Array, "b n heads k"]) -> Float[Array, "b heads k n"]:
+    """Keys or values in the order in which `attend` reads them."""
+    return jnp.transpose(x, (0, 2, 3, 1))
 
 
 def attend_fused(
@@ -122,7 +159,7 @@ class SelfAttention(nn.Module):
         if s.attention == "fused" and jax.default_backend() == "gpu":
             mixed = attend_fused(queries, keys, values, mask)
         else:
-            mixed = attend(queries, keys, values, None if mask is None else mask[:, None])
+            mixed = attend(queries, positions_last(keys), positions_last(values), None if mask is None else mask[:, None])
         return dense(s.width, s.dtypes, "out", s.output_scale)(mixed.reshape(x.shape))
 
 
@@ -135,8 +172,8 @@ class CrossAttention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b q d"],
-        keys: Float[Array, "b n heads k"],
-        values: Float[Array, "b n heads k"],
+        keys: Float[Array, "b heads k n"],
+        values: Float[Array, "b heads k n"],
         mask: Bool[Array, "b n"],
     ) -> Float[Array, "b q d"]:
         s = self.settings
@@ -181,8 +218,8 @@ class DecoderBlock(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b q d"],
-        keys: Float[Array, "b n heads k"],
-        values: Float[Array, "b n heads k"],
+        keys: Float[Array, "b heads k n"],
+        values: Float[Array, "b heads k n"],
         mask: Bool[Array, "b n"],
     ) -> tuple[Float[Array, "b q d"], None]:
         s = self.settings
@@ -202,8 +239,8 @@ class AdaptiveDecoderBlock(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b q d"],
-        keys: Float[Array, "b n heads k"],
-        values: Float[Array, "b n heads k"],
+        keys: Float[Array, "b heads k n"],
+        values: Float[Array, "b heads k n"],
         mask: Bool[Array, "b n"],
         condition: Float[Array, "b d"],
     ) -> tuple[Float[Array, "b q d"], None]:

@@ -27,13 +27,35 @@ class CachedContext(NamedTuple):
     """What every decoder layer reads of an observation.
 
     Attributes:
-      keys, values: one head per `heads`, for each of `layers`.
+      keys, values: one head per `heads`, for each decoder layer: one array of all layers where the decoder loops over them; where it
+        is unrolled, an array a layer, so that no step of a descent copies it out of the others'.
       mask: True where a token carries something.
     """
 
-    keys: Float[Array, "b layers n heads k"]
-    values: Float[Array, "b layers n heads k"]
+    keys: Float[Array, "b layers heads k n"] | tuple[Float[Array, "b heads k n"], ...]
+    values: Float[Array, "b layers heads k n"] | tuple[Float[Array, "b heads k n"], ...]
     mask: Bool[Array, "b n"]
+
+
+def cached(
+    config: ModelConfig, keys: Float[Array, "b layers heads k n"], values: Float[Array, "b layers heads k n"], mask: Bool[Array, "b n"]
+) -> CachedContext:
+    """The context as the config's decoder reads it (`read`)."""
+    if config.unroll < config.decoder_layers:
+        return CachedContext(keys, values, mask)
+    layers = range(config.decoder_layers)
+    return CachedContext(tuple(keys[:, i] for i in layers), tuple(values[:, i] for i in layers), mask)
+
+
+def read(context: CachedContext) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Keys and values with the axis of layers where `layer_axis` says."""
+    stacked = [jnp.stack(x) if isinstance(x, tuple) else x for x in context[:2]]
+    return stacked[0], stacked[1]
+
+
+def layer_axis(config: ModelConfig) -> int:
+    """Of what `read` gives: XLA drops a stack along the first axis that is sliced again."""
+    return 1 if config.unroll < config.decoder_layers else 0
 
 
 class Trunk(nn.Module):
@@ -57,12 +79,13 @@ class Trunk(nn.Module):
         self.key_value = dense((c.decoder_layers, 2, c.heads, c.width // c.heads), c.dtypes, use_bias=False)
         self.key_norm = norm(c.dtypes)
         self.action = dense(c.width, c.dtypes.exact)
+        axis = layer_axis(c)
         if self.timed:
             self.time_hidden = dense(c.width, c.dtypes.exact)
             self.time = dense(c.width, c.dtypes.exact)
-            self.decoder = stack(AdaptiveDecoderBlock, settings[1], (1, 1, nn.broadcast, nn.broadcast), c.remat, c.unroll)
+            self.decoder = stack(AdaptiveDecoderBlock, settings[1], (axis, axis, nn.broadcast, nn.broadcast), c.remat, c.unroll)
         else:
-            self.decoder = stack(DecoderBlock, settings[1], (1, 1, nn.broadcast), c.remat, c.unroll)
+            self.decoder = stack(DecoderBlock, settings[1], (axis, axis, nn.broadcast), c.remat, c.unroll)
         self.head_norm = norm(c.dtypes)
         self.head_hidden = dense(c.width, c.dtypes.exact)
 
@@ -71,11 +94,11 @@ class Trunk(nn.Module):
         if self.config.encoder_attention == "fused":
             tokens, mask = real_first(tokens, mask)
         tokens, _ = self.encoder(tokens, mask)
-        projected = jnp.moveaxis(self.key_value(self.encoder_norm(tokens)), 2, 1)
+        projected = self.key_value(self.encoder_norm(tokens))
         keys, values = projected[:, :, :, 0], projected[:, :, :, 1]
         if self.config.qk_norm:
             keys = self.key_norm(keys).astype(values.dtype)
-        return CachedContext(keys, values, mask)
+        return cached(self.config, jnp.moveaxis(keys, 1, -1), jnp.moveaxis(values, 1, -1), mask)
 
     def decode(
         self, context: CachedContext, actions: Float[Array, "b h a"], time: Float[Array, " b"] | None = None
@@ -90,7 +113,7 @@ class Trunk(nn.Module):
         positions = sin_cos(jnp.arange(groups.shape[1]) * 1.0, c.width)[None].astype(c.dtypes.parameters)
         x = self.action(groups) + positions
         condition = () if time is None else (self.time(nn.silu(self.time_hidden(sin_cos(1000 * time, c.width)))),)
-        x, _ = self.decoder(x, context.keys, context.values, context.mask, *condition)
+        x, _ = self.decoder(x, *read(context), context.mask, *condition)
         return nn.gelu(self.head_hidden(self.head_norm(x)))
 
 

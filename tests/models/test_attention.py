@@ -59,7 +59,7 @@ def test_the_encoder_wants_one_derivative_and_the_decoder_two(small, gradient, m
     keys = jax.random.split(jax.random.key(0), 2)
     differentiate = lambda: jax.make_jaxpr(jax.grad(lambda params: loss(params, batch, keys)[0]))(params)
     kernel = lambda queries, keys, values, mask=None: differentiable_once(queries, keys, values, mask)
-    encoder_only = lambda queries, keys, values, mask=None: (kernel if mask is not None and queries.shape == keys.shape else attend)(
+    encoder_only = lambda queries, keys, values, mask=None: (kernel if mask is not None and queries.shape[1] == keys.shape[-1] else attend)(
         queries, keys, values, mask
     )
     monkeypatch.setattr("ebt_jax.models.transformer.attend", encoder_only)
@@ -73,7 +73,7 @@ def test_a_fused_decoder_is_refused(small):
     settings = BlockSettings(8, 2, 2, True, 1, small[1].dtypes, "fused")
     x = jnp.zeros((1, 3, 8))
     with pytest.raises(ValueError, match="attention of a decoder block must be 'einsum', got 'fused'.*model.encoder_attention"):
-        DecoderBlock(settings).init(jax.random.key(0), x, jnp.zeros((1, 2, 2, 4)), jnp.zeros((1, 2, 2, 4)), jnp.ones((1, 2), bool))
+        DecoderBlock(settings).init(jax.random.key(0), x, jnp.zeros((1, 2, 4, 2)), jnp.zeros((1, 2, 4, 2)), jnp.ones((1, 2), bool))
     with pytest.raises(ValueError, match=r"model settings must be among .*got \['decoder_attention'\]"):
         model_variant("debug", decoder_attention="fused")
     with pytest.raises(ValueError, match="encoder_attention must be 'einsum' in float32, got 'fused'"):
