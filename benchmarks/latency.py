@@ -5,8 +5,8 @@
     python benchmarks/latency.py --sizes= --artifact=DIR        cold start alone: a new process to its first action
 
 Synthetic observations of two 224x224 cameras, chunk 16 x 7, random parameters: time does not depend on what was learnt. Everything is
-compiled first. Then contestants take turns, one call each, until --seconds have passed for all of a size and batch size, so that a
-machine's bad moments fall on all alike; p50 and p99 are over these calls, ratios are of p50. Sampling is timed as the policy runs it, the
+compiled first. Then contestants take turns, one call each in an order drawn anew for every turn, until --seconds have passed for all of
+a size and batch size, so that a machine's bad moments, and the caches that an encoding leaves behind, fall on all alike; p50 and p99 are over these calls, ratios are of p50. Sampling is timed as the policy runs it, the
 energy of the answer included. "end to end" is one program, from uint8 images on the device to the chunk.
 
 Floating-point operations are counted in the jaxpr: an encoding F_obs, an energy F, and what the steps cost beside them. The limit is
@@ -133,10 +133,11 @@ def take_turns(found: dict[str, tuple], seconds: float) -> dict[str, dict[str, f
         for _ in range(2):
             jax.block_until_ready(function(*arguments))
     times: dict[str, list[float]] = {name: [] for name in found}
-    begun, turns = time.perf_counter(), 0
+    begun, turns, draw = time.perf_counter(), 0, np.random.default_rng(0)
     while turns < 5 or time.perf_counter() - begun < seconds:
         turns += 1
-        for name, (function, arguments) in found.items():
+        for name in draw.permutation(list(found)):
+            function, arguments = found[name]
             start = time.perf_counter()
             jax.block_until_ready(function(*arguments))
             times[name].append(1e3 * (time.perf_counter() - start))
