@@ -107,8 +107,8 @@ def measure(
 def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, progress: Progress) -> dict[str, Any]:
     """The cell's training, or what is left of it, as the JSON tells it.
 
-    "seconds": of the whole training, compilation and what kills undid included; "cpu_seconds": of all its threads, None where it was
-    resumed.
+    "seconds": of the whole training, compilation and what kills undid included; "update_seconds": in updates and in waiting for their data;
+    "cpu_seconds": of all threads, compilation included, None where it was resumed.
     """
     path = workdir / "training.json"
     if path.exists():
@@ -129,10 +129,14 @@ def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, prog
         found["diverged"] = str(error).replace(str(workdir), "the run")
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     logged = [line for line in lines if "seconds" in line]
-    compiling = sum(line["seconds"] * line.get("time/compile", 0.0) for line in logged)
+
+    def spent(part: str) -> float:
+        return sum(line["seconds"] * line.get(f"time/{part}", 0.0) for line in logged)
+
     found["training"] = {
         "seconds": account(lines, updates).total,
-        "compile_seconds": compiling,
+        "update_seconds": spent("step") + spent("data"),
+        "compile_seconds": spent("compile"),
         "cpu_seconds": None if resumed else _cpu_seconds() - cpu,
         "last_loss": logged[-1]["loss_mean"] if logged else None,
         "trained_at": git_commit(),

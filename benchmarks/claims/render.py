@@ -25,8 +25,8 @@ HOW_TO_READ = """\
 Score: PushT the best coverage of an episode / 0.95, at most 1, elsewhere success. Intervals: 95 %, hierarchical bootstrap over trainings
 and then episodes; with one training they speak of initial states alone, and of its success rate Wilson's interval stands there. Jitter:
 mean second difference of the executed actions, normalised. Training is bought by counted operations, equal for all contestants of a
-budget; CPU-seconds are what that took here, compilation included. A training that diverged scores 0.
-"As good" is non-inferiority: the lower bound of the paired difference lies above -{margin}."""
+budget; "training s" is the wall time that the updates took here, without compilation. A training that diverged scores
+0. "As good" is non-inferiority: the lower bound of the paired difference lies above -{margin}."""
 
 
 def main() -> None:

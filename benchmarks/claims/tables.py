@@ -13,7 +13,7 @@ from benchmarks.claims.settings import Answer, Settings
 from benchmarks.claims.statistics import mean_interval, paired_difference, single_network, verdict
 
 COLUMNS = ("contestant", "steps", "score [95 %]", "each seed", "success", "final coverage", "jitter")
-PRICES = ("updates", "training CPU-s", "MFLOP a chunk", "ms a chunk, batch 1", "batch 32")
+PRICES = ("updates", "training s", "MFLOP a chunk", "ms a chunk, batch 1", "batch 32")
 
 
 class Finished(NamedTuple):
@@ -156,11 +156,11 @@ def _mean(trees: Sequence[Mapping[str, Any]], sampler: str, name: str, digits: i
 
 def _prices(trees: Sequence[Mapping[str, Any]], sampler: str) -> list[str]:
     whole = [tree for tree in trees if "diverged" not in tree]
-    cpu = [tree["training"]["cpu_seconds"] for tree in whole if tree["training"]["cpu_seconds"] is not None]
+    seconds = [tree["training"]["update_seconds"] for tree in whole]
     found = [tree["samplers"][sampler] for tree in whole]
     milliseconds = [f"{np.mean([one['latency_ms'][size]['p50'] for one in found]):.2f}" if found else "" for size in ("1", "32")]
     flops = f"{found[0]['chunk_flops'] / 1e6:.2f}" if found else ""
-    return [f"{trees[0]['updates']:,}", f"{np.mean(cpu):.0f}" if cpu else "", flops, *milliseconds]
+    return [f"{trees[0]['updates']:,}", f"{np.mean(seconds):.0f}" if whole else "", flops, *milliseconds]
 
 
 def _row(*cells: object) -> str:
