@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from absl import logging
 
 from benchmarks.claims.cells import Cell, parts, result_path
 from benchmarks.claims.demonstrations import prepare
@@ -90,8 +92,9 @@ def measure(
         for name, steps in what.samplers.items():
             path = workdir / "rollouts" / f"{name}.json"
             if not path.exists():
-                write_json(path, evaluate(policy, suite, steps, what.episodes, cell.evaluation_seed, progress))
-            tree["samplers"][name] = json.loads(path.read_text())
+                write_json(path, evaluate(policy, suite, steps, what.episodes, cell.evaluation_seed))
+            tree["samplers"][name] = found = json.loads(path.read_text())
+            logging.info("%s, %s: mean score %.3f of %d episodes", cell, name, np.mean(found["episodes"]["score"]), what.episodes)
         timed, operations = latency(policy, what.samplers), chunk_flops(policy, what.samplers)
         for name in what.samplers:
             tree["samplers"][name] |= {"latency_ms": timed[name], "chunk_flops": operations[name]}
@@ -119,7 +122,7 @@ def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, prog
     per_update = update_flops(base, mixture.specs)
     updates = affordable(what.flops, per_update)
     config = scheduled(what.config, updates, what.warmup, str(data_dir))
-    resumed = bool(finished_steps(workdir / "checkpoints"))
+    commit, resumed = git_commit(), bool(finished_steps(workdir / "checkpoints"))
     cpu = _cpu_seconds()
     found: dict[str, Any] = {"config": _portable(config), "updates": updates, "update_flops": per_update, "flops": updates * per_update}
     found |= {"budget_flops": what.flops, "datasets_sha256": hashlib.sha256(mixture.manifest().encode()).hexdigest()}
@@ -139,7 +142,7 @@ def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, prog
         "compile_seconds": spent("compile"),
         "cpu_seconds": None if resumed else _cpu_seconds() - cpu,
         "last_loss": logged[-1]["loss_mean"] if logged else None,
-        "trained_at": git_commit(),
+        "trained_at": commit,
     }
     write_json(path, found)
     return found

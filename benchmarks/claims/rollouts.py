@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,7 @@ from ebt_jax.types import Keys, Observation
 DIGITS = 6
 """Kept of every number."""
 
-Progress = Callable[..., Any]
-
-
-def evaluate(policy: Policy, suite: Suite, num_steps: int, episodes: int, seed: int, progress: Progress | None = None) -> dict[str, Any]:
+def evaluate(policy: Policy, suite: Suite, num_steps: int, episodes: int, seed: int) -> dict[str, Any]:
     """`episodes` episodes of the policy at this many steps.
 
     Returns {"num_steps", "episodes": column -> one number an episode, "seconds", "cores"}. Columns: state (the initial one), score
@@ -29,9 +26,7 @@ def evaluate(policy: Policy, suite: Suite, num_steps: int, episodes: int, seed: 
     """
     begun = time.perf_counter()
     measure = note_energy if policy.method.energy is not None else None
-    watch = {} if progress is None else {"progress": progress}
-    asked = {"asking": Asking(num_steps), "measure": measure, **watch}
-    found = rollout(policy, suite.simulator, (suite.task,), episodes, seed, **asked)
+    found = rollout(policy, suite.simulator, (suite.task,), episodes, seed, asking=Asking(num_steps), measure=measure)
     return {
         "num_steps": num_steps,
         "episodes": columns(found.episodes),

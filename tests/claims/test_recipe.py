@@ -42,7 +42,7 @@ def test_an_update_is_counted_at_its_batch_size_with_everything_in_it(tiny_confi
     deeper = {**tiny_config["model"], "encoder_layers": 3}
     assert update_flops(sample_settings(tiny_config, model=deeper), specs) > cost, "the observation encoder counts"
     regression = update_flops(sample_settings(tiny_config, method={"name": "regression"}), specs)
-    assert cost > 4 * regression
+    assert cost > regression
 
 
 def test_what_is_counted_is_what_xla_runs(tiny_config):
