@@ -16,6 +16,7 @@ from ebt_jax.types import Keys, Observation
 DIGITS = 6
 """Kept of every number."""
 
+
 def evaluate(policy: Policy, suite: Suite, num_steps: int, episodes: int, seed: int) -> dict[str, Any]:
     """`episodes` episodes of the policy at this many steps.
 
