@@ -70,7 +70,7 @@ def recipe(settings: Settings, cell: Cell, changes: Mapping[str, Any] | None = N
         "seed": cell.evaluation_seed,
     }
     config["data"]["mixture"] = dataset(suite)
-    config["mesh"] = {"data": 1, "fsdp": 1}
+    config.setdefault("mesh", {"data": 1, "fsdp": 1})
     for key, value in (changes or {}).items():
         _change(config, key, value)
     return Recipe(config, dict(contestant.samplers), suite.episodes[cell.phase], cell.budget * scale.core_minute, scale.warmup)

@@ -22,6 +22,7 @@ def tiny(tree):
     scale["core_minute"] = 1e8
     scale["config"]["model"] |= {"width": 16, "decoder_layers": 1, "heads": 2, "unroll": 1}
     scale["config"]["batch_size"] = 8
+    scale["config"]["mesh"] = {"data": -1, "fsdp": 1}  # pytest has eight devices
     suite = {**scale["suites"]["assembly"], "task": "pick-place-v3", "budgets": [1], "seeds": 1, "episodes": {"development": 2}}
     scale["suites"] = {"pick-place": suite}
     tree["contestants"] = {name: tree["contestants"][name] for name in ("equilibrium", "regression")}
