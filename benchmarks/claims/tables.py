@@ -115,12 +115,15 @@ def missing_table(finished: Finished) -> str:
     lines = [
         f"Missing: {len(finished.missing)} of {total} cells.",
         "",
-        _row("suite", "core-minutes", "contestant: seeds"),
+        _row("suite", "core-minutes", "contestants: seeds"),
         _row(*["---"] * 3),
     ]
     for (suite, budget), contestants in grouped.items():
-        words = "; ".join(f"{name}: {', '.join(seeds)}" for name, seeds in contestants.items())
-        lines.append(_row(suite, budget, words))
+        alike = collections.defaultdict(list)
+        for name, seeds in contestants.items():
+            alike[", ".join(seeds)].append(name)
+        words = (f"{', '.join(names)}: {seeds}" for seeds, names in alike.items())
+        lines.append(_row(suite, budget, "; ".join(words)))
     return "\n".join(lines)
 
 
