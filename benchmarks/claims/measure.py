@@ -34,6 +34,9 @@ from ebt_jax.training.optimizer import parameter_count
 
 Progress = Callable[..., Any]
 
+COMMIT = git_commit()
+"""Of the code that this process has read, whatever becomes of the files while it runs."""
+
 
 class Folders(NamedTuple):
     """Where things lie: finished cells, unfinished ones, datasets, and archives that datasets are made from."""
@@ -99,7 +102,7 @@ def measure(
         for name in what.samplers:
             tree["samplers"][name] |= {"latency_ms": timed[name], "chunk_flops": operations[name]}
         tree |= {"parameters": parameter_count(policy.params), "parameters_sha256": policy.identity.sha256}
-    tree |= {"evaluated_at": git_commit(), "hardware": hardware(), "versions": versions()}
+    tree |= {"evaluated_at": COMMIT, "hardware": hardware(), "versions": versions()}
     tree["seconds"] = _spent(workdir, time.perf_counter() - begun)
     path = result_path(folders.results, cell, what.trial)
     write_json(path, tree)
@@ -122,7 +125,7 @@ def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, prog
     per_update = update_flops(base, mixture.specs)
     updates = affordable(what.flops, per_update)
     config = scheduled(what.config, updates, what.warmup, str(data_dir))
-    commit, resumed = git_commit(), bool(finished_steps(workdir / "checkpoints"))
+    resumed, before = bool(finished_steps(workdir / "checkpoints")), _begun(workdir)
     cpu = _cpu_seconds()
     found: dict[str, Any] = {"config": _portable(config), "updates": updates, "update_flops": per_update, "flops": updates * per_update}
     found |= {"budget_flops": what.flops, "datasets_sha256": hashlib.sha256(mixture.manifest().encode()).hexdigest()}
@@ -142,7 +145,8 @@ def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, prog
         "compile_seconds": spent("compile"),
         "cpu_seconds": None if resumed else _cpu_seconds() - cpu,
         "last_loss": logged[-1]["loss_mean"] if logged else None,
-        "trained_at": commit,
+        "trained_at": COMMIT,
+        "resumed_from": before if resumed else [],
     }
     write_json(path, found)
     return found
@@ -151,6 +155,15 @@ def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, prog
 def _portable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Without this machine's folders."""
     return {**config, "data": {name: value for name, value in config["data"].items() if name not in ("data_dir", "cache_dir")}}
+
+
+def _begun(workdir: pathlib.Path) -> list[str]:
+    """Notes that this code works in the folder; the commits that did before."""
+    path = workdir / "commits.txt"
+    before = path.read_text().split() if path.exists() else []
+    workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*before, COMMIT]) + "\n")
+    return before
 
 
 def _cpu_seconds() -> float:

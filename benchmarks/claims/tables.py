@@ -135,7 +135,8 @@ def trial_table(settings: Settings, finished: Finished) -> str:
     places = sorted({(suite, budget) for suite, budget, _ in trials})
     lines = [_row("contestant", *(f"{suite}, {budget}" for suite, budget in places)), _row(*["---"] * (1 + len(places)))]
     lines += [_row(name, *(len(trials[(*place, name)]) for place in places)) for name in settings.contestants]
-    return "\n".join(lines)
+    unequal = [f"{suite}, {budget}" for suite, budget in places if len({len(trials[suite, budget, n]) for n in settings.contestants}) > 1]
+    return "\n".join([*lines, *(["", f"Not every contestant was tried as often: {'; '.join(unequal)}."] if unequal else [])])
 
 
 def label(sampler: str, steps: int) -> str:

@@ -80,6 +80,7 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
     assert two > one > 0
     assert {"hardware", "versions", "evaluated_at", "parameters", "parameters_sha256", "settings_sha256", "datasets_sha256"} <= set(tree)
     assert tree["training"]["cpu_seconds"] > 0
+    assert tree["training"]["resumed_from"] == []
     measure(folders, settings, other, "", cli.progress)
     page = render(settings, "development", "small", folders.results).read_text()
     assert "No cell is missing." in page

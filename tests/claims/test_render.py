@@ -84,6 +84,7 @@ def test_other_trials_are_counted_and_do_not_enter(tmp_path):
     assert row(section(page, ", 2 core-minutes"), "flow", "10")[2].startswith("0.5")
     assert row(page.split("## Trials")[1], "flow") == ["flow", "2", "2"]
     assert row(page.split("## Trials")[1], "ebt-mse") == ["ebt-mse", "0", "0"]
+    assert "Not every contestant was tried as often: pusht, 2; pusht, 6." in page
 
 
 def test_a_confirmation_under_changed_settings_is_refused(tmp_path):
