@@ -1,5 +1,6 @@
 """One sampler of one policy in closed loop: every episode's numbers, as columns."""
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -41,8 +42,8 @@ def note_energy(policy: Policy, observation: Observation, keys: Keys, output: Po
     return {"energy": output.energy, "energy_drop": output.energy_drop, "gradient_norm": output.gradient_norm}
 
 
-def columns(episodes: Sequence[EpisodeResult]) -> dict[str, list[float]]:
-    """Column -> one number an episode, in the order of the episodes."""
+def columns(episodes: Sequence[EpisodeResult]) -> dict[str, list[float | None]]:
+    """Column -> one number an episode, in the order of the episodes; None where it is not finite, as an energy may be."""
     table: dict[str, list[float]] = {
         "state": [one.state for one in episodes],
         "score": [one.metrics.get("score", float(one.success)) for one in episodes],
@@ -59,5 +60,7 @@ def columns(episodes: Sequence[EpisodeResult]) -> dict[str, list[float]]:
     return {name: [_rounded(value) for value in values] for name, values in table.items()}
 
 
-def _rounded(value: float) -> float:
-    return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
+def _rounded(value: float) -> float | None:
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None

@@ -105,6 +105,13 @@ def test_columns_are_one_number_an_episode():
     }
 
 
+def test_what_is_not_finite_is_told_and_fits_json():
+    episode = EpisodeResult("pusht", 0, 7, False, 1.0, 300, {"score": 0.25}, {"energy": [1.0, np.inf]}, 0.5)
+    found = columns([episode])
+    assert (found["energy_first"], found["energy_mean"], found["energy_max"]) == ([1.0], [None], [None])
+    json.dumps(found, allow_nan=False)
+
+
 def test_without_a_score_of_its_own_success_is_the_score():
     assert columns([EpisodeResult("reach-v3", 0, 7, True, 1.0, 50, {}, {})])["score"] == [1.0]
 
