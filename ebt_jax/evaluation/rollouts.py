@@ -22,6 +22,7 @@ from ebt_jax.evaluation.execution import History, assemble
 from ebt_jax.evaluation.messages import Outcome, Plan, Start
 from ebt_jax.evaluation.vector import Environments
 from ebt_jax.execution import Chunks, Execution, WarmStart
+from ebt_jax.normalize import normalize
 from ebt_jax.policy import Policy, PolicyOutput
 from ebt_jax.simulators.rendering import OFF, find_backend
 from ebt_jax.simulators.simulator import evaluation_state
@@ -42,7 +43,7 @@ Measure = Callable[[Policy, Observation, Keys, PolicyOutput], dict[str, Float[np
 class EpisodeResult(NamedTuple):
     """One episode: `state` is its initial state, `total` the sum of rewards, `metrics` what the simulator measures besides.
 
-    `doubt` is what was noted at each decision, name -> values.
+    `doubt` is what was noted at each decision, name -> values. `jitter`: see `mean_second_difference`.
     """
 
     task: str
@@ -53,6 +54,7 @@ class EpisodeResult(NamedTuple):
     length: int
     metrics: dict[str, float]
     doubt: dict[str, list[float]]
+    jitter: float = 0.0
 
 
 class Rollouts(NamedTuple):
@@ -88,6 +90,7 @@ class _Running:
 
     def __init__(self, result: EpisodeResult, horizon: int, execution: Execution, first: Outcome) -> None:
         self.result = result
+        self.executed: list[Float[np.ndarray, " a"]] = []
         self.chunks = Chunks(execution)
         self.history = History(horizon, first.observations[-1])
         self.pictures: list[UInt8[np.ndarray, "y x 3"]] = list(first.pictures)
@@ -96,7 +99,9 @@ class _Running:
         doubt = self.result.doubt
         self.result = self.result._replace(doubt={**doubt, name: [*doubt.get(name, []), value]})
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome, actions: Float[np.ndarray, "n a"]) -> None:
+        """What came of `actions` (robot units), of which as many were executed as there are rewards."""
+        self.executed += list(actions[: len(outcome.rewards)])
         self.history.extend(outcome.observations)
         self.pictures += outcome.pictures
         self.result = self.result._replace(
@@ -180,6 +185,11 @@ def measure_doubt(policy: Policy, observation: Observation, keys: Keys, output: 
     return {**policy.doubt(observation, keys)._asdict(), "energy": output.energy}
 
 
+def mean_second_difference(actions: Float[np.ndarray, "n a"]) -> float:
+    """Mean of |a_{i+1} - 2 a_i + a_{i-1}| over i and the numbers of an action: 0 for even motion, and for fewer than three actions."""
+    return float(np.mean(np.abs(np.diff(actions, n=2, axis=0)))) if len(actions) > 2 else 0.0
+
+
 def _run(
     environments: Environments,
     queue: collections.deque[EpisodeResult],
@@ -200,9 +210,12 @@ def _run(
         chunks = answers(list(running.values()))
         plans = {seat: Plan(running[seat].chunks.next(chunk), history) for seat, chunk in zip(running, chunks, strict=True)}
         for seat, outcome in environments.execute(plans).items():
-            running[seat].add(outcome)
+            running[seat].add(outcome, plans[seat].actions)
             if outcome.done:
-                yield running.pop(seat)
+                ended = running.pop(seat)
+                moves = normalize(np.stack(ended.executed), answers.policy.action_normalizer)
+                ended.result = ended.result._replace(jitter=mean_second_difference(np.asarray(moves)))
+                yield ended
 
 
 class _Answers:

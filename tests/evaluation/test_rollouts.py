@@ -3,8 +3,10 @@
 import json
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from formulas import formula_policy, suite_specs
 
 from ebt_jax.evaluation.results import closed_loop_results, conditions
 from ebt_jax.evaluation.rollouts import Asking, rollout
@@ -41,6 +43,17 @@ def test_the_policy_is_asked_once_per_chunk(wandering: Policy) -> None:
     assert often.episodes[0].length == seldom.episodes[0].length == 300
     assert (len(often.num_steps), len(seldom.num_steps)) == (75, 38)
     assert set(often.num_steps) == {3}
+
+
+@pytest.mark.parametrize(("horizon", "jitter"), [(4, 4.0), (3, 8 / 3)])
+def test_jitter_is_of_what_was_executed_seams_included(horizon: int, jitter: float) -> None:
+    """+1, -1, +1, -1 | +1, ...: every second difference is 4; cut after three, the two that meet at a seam are 2 and not 4."""
+    policy = formula_policy(
+        suite_specs("pusht"), lambda proprio, keys, h: jnp.broadcast_to((-1.0) ** jnp.arange(h)[None, :, None], (len(proprio), h, 2))
+    )
+    (episode,) = rollout(policy, "pusht", ("pusht",), 1, seed=0, execution=Execution(horizon=horizon)).episodes
+    assert episode.length == 300
+    assert episode.jitter == pytest.approx(jitter, rel=0.01)
 
 
 def test_what_is_measured_is_noted_once_a_decision(reaching: Policy) -> None:

@@ -1,0 +1,48 @@
+"""The demonstrations of a suite, made once: people's of PushT, converted; experts' of everything else, recorded."""
+
+import pathlib
+import subprocess
+import sys
+
+from absl import logging
+
+from benchmarks.claims.settings import Suite
+from ebt_jax.data.write import VERSION
+
+EPISODES, SEED, NOISE = 100, 0, 0.1
+"""Of every expert: successful episodes, initial states, noise on what is executed (labels stay clean)."""
+ARCHIVE = "pusht/pusht_cchi_v7_replay.zarr"
+
+
+def dataset(suite: Suite) -> str:
+    """The name of the suite's dataset."""
+    return suite.simulator if suite.simulator == suite.task else f"{suite.simulator}_{suite.task.replace('-', '_')}"
+
+
+def prepare(suite: Suite, data_dir: pathlib.Path, archives: pathlib.Path | None) -> None:
+    """Makes the suite's dataset in `data_dir` unless it is there.
+
+    Args:
+      archives: the folder that holds `ARCHIVE`.
+
+    In a process of its own: writing loads TensorFlow, which training does not want beside it. Raises FileNotFoundError where people's
+    demonstrations are needed and are not there, RuntimeError where making them fails.
+    """
+    name = dataset(suite)
+    if (data_dir / name / VERSION).exists():
+        return
+    if suite.simulator == "pusht":
+        archive = archives / ARCHIVE if archives else None
+        if archive is None or not archive.exists():
+            raise FileNotFoundError(
+                f"archives must be a folder that holds {ARCHIVE}, got {archives}. Say --archives=DIR, or put a converted "
+                f"dataset {name!r} into {data_dir}."
+            )
+        arguments = ["ebt_jax.convert", "--source=pusht_zarr", f"--input={archive}"]
+    else:
+        asked = [f"--tasks={suite.task}", f"--episodes={EPISODES}", f"--seed={SEED}", f"--noise={NOISE}"]
+        arguments = ["ebt_jax.collect", f"--suite={suite.simulator}", *asked]
+    logging.info("making the demonstrations of %s", suite.task)
+    done = subprocess.run([sys.executable, "-m", *arguments, f"--name={name}", f"--output={data_dir}"], stdout=subprocess.PIPE)
+    if done.returncode:
+        raise RuntimeError(f"demonstrations of {suite.task} must be made by {' '.join(arguments)}, got exit code {done.returncode}.")

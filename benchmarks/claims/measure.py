@@ -1,0 +1,178 @@
+"""One cell from nothing to its JSON: train, ask every sampler in closed loop, time it. Killed at any moment, it goes on where it was.
+
+What is done so far lies in a folder of its own: `checkpoints/` of the training, which resumes from the newest; `training.json` once that is
+done; `rollouts/SAMPLER.json` of each sampler once that is.
+"""
+
+import hashlib
+import json
+import pathlib
+import resource
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+
+from benchmarks.claims.cells import Cell, parts, result_path
+from benchmarks.claims.demonstrations import prepare
+from benchmarks.claims.latency import chunk_flops, latency
+from benchmarks.claims.recipe import Recipe, affordable, recipe, scheduled, update_flops
+from benchmarks.claims.rollouts import evaluate
+from benchmarks.claims.settings import Settings
+from benchmarks.claims.store import write_json
+from ebt_jax.checkpoint import finished_steps
+from ebt_jax.data.mixture import open_mixture
+from ebt_jax.evaluation.results import git_commit, hardware, versions
+from ebt_jax.loading import load
+from ebt_jax.training import settings as training
+from ebt_jax.training.loop import train
+from ebt_jax.training.metrics import account
+from ebt_jax.training.optimizer import parameter_count
+
+Progress = Callable[..., Any]
+
+COMMIT = git_commit()
+"""Of the code that this process has read, whatever becomes of the files while it runs."""
+
+
+class Folders(NamedTuple):
+    """Where things lie: finished cells, unfinished ones, datasets, and archives that datasets are made from."""
+
+    results: pathlib.Path
+    runs: pathlib.Path
+    data: pathlib.Path
+    archives: pathlib.Path | None
+
+
+def finished(folders: Folders, settings: Settings, cell: Cell, changes: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """The cell's JSON, if it is there.
+
+    Raises ValueError for a confirmation cell that was run from other settings: there is one confirmation.
+    """
+    what = recipe(settings, cell, changes)
+    path = result_path(folders.results, cell, what.trial)
+    if not path.exists():
+        return None
+    tree = json.loads(path.read_text())
+    if cell.phase == "confirmation" and tree["settings_sha256"] != settings.sha256:
+        raise ValueError(
+            f"{path} must come from settings.json as it is, got one from another. Confirmation runs once: change the file back, or start "
+            "a new comparison with cells that nobody has seen."
+        )
+    return tree
+
+
+def measure(
+    folders: Folders, settings: Settings, cell: Cell, frozen: str, progress: Progress, changes: Mapping[str, Any] | None = None
+) -> pathlib.Path:
+    """Runs what of the cell is not done yet, and writes its JSON; where.
+
+    A training whose loss is no longer finite is a result, too: a cell without samplers that says so under "diverged".
+
+    Args:
+      frozen: the commit of the settings of a confirmation; "" in development.
+    """
+    begun = time.perf_counter()
+    what = recipe(settings, cell, changes)
+    workdir = folders.runs / f"{cell}-{what.trial}"
+    suite, _ = parts(settings, cell)
+    prepare(suite, folders.data, folders.archives)
+    trained = train_cell(what, workdir, folders.data, progress)
+    tree: dict[str, Any] = {
+        "cell": cell._asdict(),
+        "trial": what.trial,
+        "changes": dict(changes or {}),
+        "frozen": frozen,
+        "settings_sha256": settings.sha256,
+        **trained,
+        "samplers": {},
+    }
+    if "diverged" not in trained:
+        policy = load(workdir)
+        for name, steps in what.samplers.items():
+            path = workdir / "rollouts" / f"{name}.json"
+            if not path.exists():
+                write_json(path, evaluate(policy, suite, steps, what.episodes, cell.evaluation_seed))
+            tree["samplers"][name] = found = json.loads(path.read_text())
+            logging.info("%s, %s: mean score %.3f of %d episodes", cell, name, np.mean(found["episodes"]["score"]), what.episodes)
+        timed, operations = latency(policy, what.samplers), chunk_flops(policy, what.samplers)
+        for name in what.samplers:
+            tree["samplers"][name] |= {"latency_ms": timed[name], "chunk_flops": operations[name]}
+        tree |= {"parameters": parameter_count(policy.params), "parameters_sha256": policy.identity.sha256}
+    tree |= {"evaluated_at": COMMIT, "hardware": hardware(), "versions": versions()}
+    tree["seconds"] = _spent(workdir, time.perf_counter() - begun)
+    path = result_path(folders.results, cell, what.trial)
+    write_json(path, tree)
+    jax.clear_caches()
+    return path
+
+
+def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, progress: Progress) -> dict[str, Any]:
+    """The cell's training, or what is left of it, as the JSON tells it.
+
+    "seconds": of the whole training, compilation and what kills undid included; "update_seconds": in updates and in waiting for their data;
+    "cpu_seconds": of all threads, compilation included, None where it was resumed.
+    """
+    path = workdir / "training.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    flat = scheduled(what.config, 1, what.warmup, str(data_dir))
+    base = training.Settings.from_dict(flat)
+    mixture = open_mixture(base.data)
+    per_update = update_flops(base, mixture.specs)
+    updates = affordable(what.flops, per_update)
+    config = scheduled(what.config, updates, what.warmup, str(data_dir))
+    resumed, before = bool(finished_steps(workdir / "checkpoints")), _begun(workdir)
+    cpu = _cpu_seconds()
+    found: dict[str, Any] = {"config": _portable(config), "updates": updates, "update_flops": per_update, "flops": updates * per_update}
+    found |= {"budget_flops": what.flops, "datasets_sha256": hashlib.sha256(mixture.manifest().encode()).hexdigest()}
+    try:
+        train(config, workdir, progress=progress)
+    except FloatingPointError as error:
+        found["diverged"] = str(error).replace(str(workdir), "the run")
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    logged = [line for line in lines if "seconds" in line]
+
+    def spent(part: str) -> float:
+        return sum(line["seconds"] * line.get(f"time/{part}", 0.0) for line in logged)
+
+    found["training"] = {
+        "seconds": account(lines, updates).total,
+        "update_seconds": spent("step") + spent("data"),
+        "compile_seconds": spent("compile"),
+        "cpu_seconds": None if resumed else _cpu_seconds() - cpu,
+        "last_loss": logged[-1]["loss_mean"] if logged else None,
+        "trained_at": COMMIT,
+        "resumed_from": before if resumed else [],
+    }
+    write_json(path, found)
+    return found
+
+
+def _portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without this machine's folders."""
+    return {**config, "data": {name: value for name, value in config["data"].items() if name not in ("data_dir", "cache_dir")}}
+
+
+def _begun(workdir: pathlib.Path) -> list[str]:
+    """Notes that this code works in the folder; the commits that did before."""
+    path = workdir / "commits.txt"
+    before = path.read_text().split() if path.exists() else []
+    workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*before, COMMIT]) + "\n")
+    return before
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _spent(workdir: pathlib.Path, seconds: float) -> float:
+    """Wall seconds of the whole cell, earlier attempts by what they left: training and rollouts."""
+    rollouts = sum(json.loads(path.read_text())["seconds"] for path in (workdir / "rollouts").glob("*.json"))
+    trained = json.loads((workdir / "training.json").read_text())["training"]["seconds"]
+    return max(seconds, trained + rollouts)

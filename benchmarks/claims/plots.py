@@ -1,0 +1,96 @@
+"""Score against training compute and against steps: a dot for every training, a line through their means."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from benchmarks.claims.settings import Settings
+from benchmarks.claims.tables import Finished, column, trainings
+from ebt_jax.report.style import PAPER, STYLE, canvas
+
+
+def compute_plot(settings: Settings, finished: Finished, suites: Sequence[str], colours: Mapping[str, str]) -> Figure | None:
+    """A panel a suite: score of each contestant's first sampler against operations of training; None where all have one budget."""
+    shown = [suite for suite in suites if len({cell.budget for cell in finished.cells if cell.suite == suite}) > 1]
+    if not shown:
+        return None
+    figure, axes = canvas(1, len(shown), 3.6)
+    for suite, ax in zip(shown, axes, strict=True):
+        for name, contestant in settings.contestants.items():
+            sampler = next(iter(contestant.samplers))
+            points = _points(settings, finished, suite, name, [(budget, sampler) for budget in _budgets(finished, suite)])
+            _draw(ax, points, name, colours[name])
+        _finish(ax, suite, "training, core-minutes' operations")
+    return figure
+
+
+def steps_plot(settings: Settings, finished: Finished, suites: Sequence[str], colours: Mapping[str, str]) -> Figure | None:
+    """A panel for each suite and budget: score against the sampler's steps."""
+    shown = [(suite, budget) for suite in suites for budget in _budgets(finished, suite)]
+    if not shown:
+        return None
+    rows = -(-len(shown) // 3)
+    figure, axes = canvas(rows, min(3, len(shown)), 3.6 * rows)
+    for (suite, budget), ax in zip(shown, axes, strict=False):
+        for name, contestant in settings.contestants.items():
+            mine = trainings(finished, suite, budget, name)
+            points = {
+                steps: [float(column(settings, cell, tree, sampler, "score").mean()) for cell, tree in mine]
+                for sampler, steps in sorted(contestant.samplers.items(), key=lambda one: one[1])
+            }
+            _draw(ax, points if mine else {}, name, colours[name])
+        _finish(ax, f"{suite}, {budget} core-minutes", "steps of the sampler")
+    for ax in axes[len(shown) :]:
+        ax.set_visible(False)
+    return figure
+
+
+def palette(settings: Settings) -> dict[str, str]:
+    """A colour for each contestant, the same in every plot."""
+    return {name: to_hex(matplotlib.colormaps["tab10"](number % 10)) for number, name in enumerate(settings.contestants)}
+
+
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """As PNG, in the project's look."""
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(path, dpi=140, facecolor=PAPER, metadata={"Software": None})
+
+
+def _budgets(finished: Finished, suite: str) -> list[int]:
+    return sorted({cell.budget for cell in finished.cells if cell.suite == suite})
+
+
+def _points(
+    settings: Settings, finished: Finished, suite: str, contestant: str, places: Sequence[tuple[int, str]]
+) -> dict[int, list[float]]:
+    found = {}
+    for budget, sampler in places:
+        mine = trainings(finished, suite, budget, contestant)
+        if mine:
+            found[budget] = [float(column(settings, cell, tree, sampler, "score").mean()) for cell, tree in mine]
+    return found
+
+
+def _draw(ax: Axes, points: Mapping[int, Sequence[float]], name: str, colour: str) -> None:
+    if not points:
+        return
+    where = [x for x, values in points.items() for _ in values]
+    ax.plot(where, [value for values in points.values() for value in values], "o", markersize=3, color=colour, alpha=0.6)
+    ax.plot(list(points), [np.mean(values) for values in points.values()], color=colour, label=name)
+
+
+def _finish(ax: Axes, title: str, along: str) -> None:
+    ax.set_xscale("log")
+    ticks = sorted({float(x) for line in ax.get_lines() for x in np.asarray(line.get_xdata())})
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set_ylim(0, 1.02)
+    ax.set_title(title)
+    ax.set_xlabel(along)
+    ax.set_ylabel("score")
+    ax.legend(fontsize=6)

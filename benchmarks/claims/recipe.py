@@ -1,0 +1,133 @@
+"""From settings to what a cell runs: one configuration, and as many updates as its operations buy."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from benchmarks.claims.cells import Cell, parts
+from benchmarks.claims.demonstrations import dataset
+from benchmarks.claims.settings import Settings
+from ebt_jax.flops import count_flops
+from ebt_jax.policy import empty_batch
+from ebt_jax.specs import Specs
+from ebt_jax.training import settings as training
+from ebt_jax.training.optimizer import tuned
+
+CHECKPOINTS = 4
+"""Times a training is saved: what a kill can cost is a quarter of it."""
+
+
+class Recipe(NamedTuple):
+    """What decides a cell's numbers, machine apart.
+
+    Attributes:
+      config: of training, whose `num_steps` and warm-up the budget sets later, and without its data folder.
+      samplers: name -> steps.
+      episodes: of each sampler.
+      flops: of training, all of it.
+      warmup: share of the updates.
+    """
+
+    config: dict[str, Any]
+    samplers: dict[str, int]
+    episodes: int
+    flops: float
+    warmup: float
+
+    @property
+    def trial(self) -> str:
+        """Eight letters of the hash of all of it but the seeds: the same for every seed of one try."""
+        config = {key: value for key, value in self.config.items() if key not in ("seed", "evaluation")}
+        return hashlib.sha256(json.dumps({**self._asdict(), "config": config}, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def recipe(settings: Settings, cell: Cell, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """The scale's configuration, the suite's over it, the contestant's over both, `changes` ("optimizer.learning_rate" -> value) on top.
+
+    Raises ValueError for changes in confirmation, and for those of keys that the configuration does not have.
+    """
+    if changes and cell.phase == "confirmation":
+        raise ValueError(f"confirmation must run from the committed settings alone, got changes of {sorted(changes)}.")
+    scale = settings.scale(cell.scale)
+    suite, contestant = parts(settings, cell)
+    config = merge(merge(scale.config, suite.config), contestant.config)
+    config |= {
+        "seed": cell.training_seed,
+        "save_interval": 0,
+        "eval_interval": 0,
+        "eval_batches": 1,
+        "keep_checkpoints": 1,
+        "log_interval": 0,
+    }
+    config["evaluation"] = {
+        "suite": suite.simulator,
+        "tasks": [suite.task],
+        "episodes": suite.episodes[cell.phase],
+        "seed": cell.evaluation_seed,
+    }
+    config["data"]["mixture"] = dataset(suite)
+    config.setdefault("mesh", {"data": 1, "fsdp": 1})
+    for key, value in (changes or {}).items():
+        _change(config, key, value)
+    return Recipe(config, dict(contestant.samplers), suite.episodes[cell.phase], cell.budget * scale.core_minute, scale.warmup)
+
+
+def scheduled(config: Mapping[str, Any], updates: int, warmup: float, data_dir: str) -> dict[str, Any]:
+    """The configuration of a run of `updates` updates, whose schedule is its own whole one."""
+    every = max(1, updates // CHECKPOINTS)
+    optimizer = {**config["optimizer"], "warmup_steps": round(warmup * updates)}
+    data = {**config["data"], "data_dir": data_dir}
+    return {
+        **config,
+        "num_steps": updates,
+        "save_interval": every,
+        "log_interval": max(1, updates // 20),
+        "data": data,
+        "optimizer": optimizer,
+    }
+
+
+def update_flops(settings: training.Settings, specs: Specs) -> int:
+    """Operations of one update, counted in the trace of the loss and its gradient at its batch size, observation encoder included.
+
+    Matrix products and convolutions: the optimiser has none. What is computed twice to save memory counts twice, because it is paid twice.
+    """
+    method = tuned(settings.make_method(specs), settings.optimizer)
+    batch = empty_batch(specs, settings.batch_size)
+    params = jax.eval_shape(method.init, jax.random.key(0), batch)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), settings.batch_size))
+    return count_flops(jax.value_and_grad(method.loss, has_aux=True), params, batch, keys)
+
+
+def affordable(flops: float, per_update: int) -> int:
+    """Updates that `flops` buy, the last one not begun if it does not fit. Raises ValueError where not one does."""
+    updates = int(flops // per_update)
+    if updates < 1:
+        raise ValueError(f"budget must buy at least 1 update of {per_update:.3g} operations, got {flops:.3g}. Make the budget larger.")
+    return updates
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, tables merged likewise; a table with a "name" replaces the one under it whole."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and "name" not in value:
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def _change(config: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    table = config
+    for name in path:
+        table = table.get(name)
+        if not isinstance(table, dict):
+            raise ValueError(f"changes must be of a table of the configuration, got {key!r}: no {name!r} among {sorted(config)}.")
+    table[last] = value

@@ -1,0 +1,88 @@
+"""python -m benchmarks.claims.render [--phase=development] [--scale=small]
+
+Finished cells -> PHASE/SCALE.md with tables, and plots beside it, under --results. Says which cells are missing, and gives no verdict
+where seeds are. Nothing is computed but means and intervals: the same cells give the same page.
+"""
+
+import pathlib
+
+import matplotlib
+from absl import flags
+
+from benchmarks.claims.plots import compute_plot, palette, save, steps_plot
+from benchmarks.claims.settings import FILE, PHASES, Settings, read_settings
+from benchmarks.claims.store import RESULTS, read_results
+from benchmarks.claims.tables import Finished, missing_table, score_table, sort_out, trial_table, verdict_table
+from ebt_jax import cli
+from ebt_jax.report.style import STYLE
+
+_SCALE = flags.DEFINE_string("scale", "small", "Of settings.json.")
+_PHASE = flags.DEFINE_enum("phase", "development", PHASES, "Whose cells.")
+_RESULTS = flags.DEFINE_string("results", str(RESULTS), "Folder of finished cells.")
+_SETTINGS = flags.DEFINE_string("settings", str(FILE), "The settings they were run from.")
+
+HOW_TO_READ = """\
+Score: PushT the best coverage of an episode / 0.95, at most 1, elsewhere success. Intervals: 95 %, hierarchical bootstrap over trainings
+and then episodes; with one training they speak of initial states alone, and of its success rate Wilson's interval stands there. Jitter:
+mean second difference of the executed actions, normalised. Training is bought by counted operations, equal for all contestants of a
+budget; "training s" is the wall time that the updates took here, without compilation. A training that diverged scores
+0. "As good" is non-inferiority: the lower bound of the paired difference lies above -{margin}."""
+
+
+def main() -> None:
+    settings = read_settings(pathlib.Path(_SETTINGS.value))
+    path = render(settings, _PHASE.value, _SCALE.value, pathlib.Path(_RESULTS.value))
+    print(path)
+
+
+def render(settings: Settings, phase: str, scale: str, results: pathlib.Path) -> pathlib.Path:
+    """Writes the page and its plots; its path."""
+    finished = sort_out(settings, phase, scale, read_results(results, phase))
+    folder = results / phase
+    folder.mkdir(parents=True, exist_ok=True)
+    suites, colours = list(settings.scale(scale).suites), palette(settings)
+    pictures = []
+    with matplotlib.rc_context(STYLE):
+        for name, draw in (("compute", compute_plot), ("steps", steps_plot)):
+            figure = draw(settings, finished, suites, colours)
+            if figure is not None:
+                save(figure, folder / f"{scale}_{name}.png")
+                pictures.append(f"![score against {name}]({scale}_{name}.png)")
+    page = folder / f"{scale}.md"
+    page.write_text("\n\n".join([*_page(settings, finished, phase, scale), *pictures]) + "\n")
+    return page
+
+
+def _page(settings: Settings, finished: Finished, phase: str, scale: str) -> list[str]:
+    sections = [f"# Claims: {phase} at scale {scale}"]
+    if phase == "development":
+        sections.append("Development: settings were chosen while looking at these numbers. None of them is evidence for a claim.")
+    sections += [HOW_TO_READ.format(margin=settings.margin), circumstances(finished), missing_table(finished)]
+    for suite, plan in settings.scale(scale).suites.items():
+        for budget in plan.budgets:
+            if not any((cell.suite, cell.budget) == (suite, budget) for cell in finished.cells):
+                continue
+            sections.append(f"## {suite} ({plan.difficulty}), {budget} core-minutes")
+            sections.append(score_table(settings, finished, suite, budget))
+            sections.append(verdict_table(settings, finished, suite, budget))
+    if phase == "development":
+        sections += ["## Trials", trial_table(settings, finished)]
+    return sections
+
+
+def circumstances(finished: Finished) -> str:
+    """On which machines and from which commits."""
+    if not finished.cells:
+        return "No cell is finished."
+    trees = finished.cells.values()
+    machines = sorted({f"{t['hardware']['cpu']}, {t['hardware']['cores']} cores, {t['hardware']['devices']}" for t in trees})
+    commits = sorted(
+        {tree["training"]["trained_at"][:12] + ("-dirty" if "dirty" in tree["training"]["trained_at"] else "") for tree in trees}
+    )
+    frozen = sorted({tree["frozen"][:12] for tree in trees if tree["frozen"]})
+    words = [f"Hardware: {'; '.join(machines)}.", f"Trained at: {', '.join(commits)}."]
+    return " ".join([*words, *([f"Settings frozen at: {', '.join(frozen)}."] if frozen else [])])
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__ or "")

@@ -1,0 +1,66 @@
+"""One sampler of one policy in closed loop: every episode's numbers, as columns."""
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from benchmarks.claims.settings import Suite
+from ebt_jax.evaluation.rollouts import Asking, EpisodeResult, rollout
+from ebt_jax.policy import Policy, PolicyOutput
+from ebt_jax.types import Keys, Observation
+
+DIGITS = 6
+"""Kept of every number."""
+
+
+def evaluate(policy: Policy, suite: Suite, num_steps: int, episodes: int, seed: int) -> dict[str, Any]:
+    """`episodes` episodes of the policy at this many steps.
+
+    Returns {"num_steps", "episodes": column -> one number an episode, "seconds", "cores"}. Columns: state (the initial one), score
+    (PushT: best coverage / 0.95, at most 1; else success), success, length, jitter of the executed actions (normalised), the simulator's
+    own measures, and, where there is an energy, `energy`, `energy_drop` and `gradient_norm` of the answers: first, mean and largest over
+    an episode's decisions.
+    """
+    begun = time.perf_counter()
+    measure = note_energy if policy.method.energy is not None else None
+    found = rollout(policy, suite.simulator, (suite.task,), episodes, seed, asking=Asking(num_steps), measure=measure)
+    return {
+        "num_steps": num_steps,
+        "episodes": columns(found.episodes),
+        "seconds": time.perf_counter() - begun,
+        "cores": os.cpu_count(),
+    }
+
+
+def note_energy(policy: Policy, observation: Observation, keys: Keys, output: PolicyOutput) -> dict[str, Float[np.ndarray, " b"]]:
+    """What the answer itself says of its energy; costs nothing more."""
+    return {"energy": output.energy, "energy_drop": output.energy_drop, "gradient_norm": output.gradient_norm}
+
+
+def columns(episodes: Sequence[EpisodeResult]) -> dict[str, list[float | None]]:
+    """Column -> one number an episode, in the order of the episodes; None where it is not finite, as an energy may be."""
+    table: dict[str, list[float]] = {
+        "state": [one.state for one in episodes],
+        "score": [one.metrics.get("score", float(one.success)) for one in episodes],
+        "success": [int(one.success) for one in episodes],
+        "length": [one.length for one in episodes],
+        "jitter": [one.jitter for one in episodes],
+    }
+    for name in episodes[0].metrics:
+        table[name] = [one.metrics[name] for one in episodes]
+    for name in episodes[0].doubt:
+        values = [one.doubt[name] for one in episodes]
+        table |= {f"{name}_first": [v[0] for v in values], f"{name}_mean": [float(np.mean(v)) for v in values]}
+        table[f"{name}_max"] = [max(v) for v in values]
+    return {name: [_rounded(value) for value in values] for name, values in table.items()}
+
+
+def _rounded(value: float) -> float | None:
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None

@@ -1,0 +1,172 @@
+"""settings.json, checked: what is compared, on what, for how long. Confirmation runs from a committed copy of that file and no other."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ebt_jax import simulators
+
+FILE = pathlib.Path(__file__).with_name("settings.json")
+
+PHASES = ("development", "confirmation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """One task.
+
+    Attributes:
+      simulator, task: as `ebt_jax.simulators` names them.
+      difficulty: in words, for tables.
+      phases: where it is run. One phase only, unless its simulator has no other task.
+      budgets: core-minutes; each is a training of its own, with its own whole schedule.
+      seeds: trainings at each budget.
+      episodes: phase -> how many, of each sampler of each training.
+      config: of the data, merged over the scale's.
+    """
+
+    simulator: str
+    task: str
+    difficulty: str
+    phases: tuple[str, ...]
+    budgets: tuple[int, ...]
+    seeds: int
+    episodes: Mapping[str, int]
+    config: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        for name in ("phases", "budgets"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        known = simulators.tasks(self.simulator)
+        if self.task not in known:
+            raise ValueError(f"task must be one of {', '.join(known)}, got {self.task!r}.")
+        unknown = sorted(set(self.phases) - set(PHASES))
+        if unknown or not self.phases:
+            raise ValueError(f"phases of {self.task!r} must be among {PHASES}, got {list(self.phases)}.")
+        if len(self.phases) > 1 and len(known) > 1:
+            raise ValueError(
+                f"task {self.task!r} must belong to one phase, got {list(self.phases)}: what was tuned on cannot confirm. "
+                f"Its simulator has {len(known)} tasks to choose from."
+            )
+        if not self.budgets or min(self.budgets) < 1 or list(self.budgets) != sorted(set(self.budgets)):
+            raise ValueError(f"budgets of {self.task!r} must be rising and at least 1 core-minute, got {list(self.budgets)}.")
+        if self.seeds < 1:
+            raise ValueError(f"seeds of {self.task!r} must be at least 1, got {self.seeds}.")
+        if set(self.episodes) != set(self.phases) or min(self.episodes.values()) < 1:
+            raise ValueError(f"episodes of {self.task!r} must be at least 1 in each of {list(self.phases)}, got {dict(self.episodes)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """A way of learning, and how its policies are asked.
+
+    Attributes:
+      config: merged over suite and scale: at least its `method`.
+      samplers: name -> steps of the sampler; all are evaluated on one training.
+    """
+
+    config: Mapping[str, Any]
+    samplers: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        if "name" not in self.config.get("method", {}):
+            raise ValueError(f"config of a contestant must name its method, got {dict(self.config)}.")
+        if not self.samplers or min(self.samplers.values()) < 1:
+            raise ValueError(f"samplers must have at least 1 step each, got {dict(self.samplers)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A size of the whole comparison.
+
+    Attributes:
+      core_minute: training operations that one budgeted core-minute stands for; see `benchmarks/claims/README.md`.
+      warmup: share of the updates in which the learning rate rises.
+      config: the trunk, its optimiser and everything else that all contestants share.
+      suites: name -> suite, in the order in which they are run.
+    """
+
+    core_minute: float
+    warmup: float
+    config: Mapping[str, Any]
+    suites: Mapping[str, Suite]
+
+    def __post_init__(self) -> None:
+        if self.core_minute <= 0:
+            raise ValueError(f"core_minute must be positive, got {self.core_minute}.")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must lie in [0, 1), got {self.warmup}.")
+        tasks = [(suite.simulator, suite.task) for suite in self.suites.values()]
+        twice = sorted({task for task in tasks if tasks.count(task) > 1})
+        if twice:
+            raise ValueError(f"a task must belong to one suite, got {twice} in two: what was tuned on cannot confirm under another name.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """One contestant's sampler, written "contestant/sampler"."""
+
+    contestant: str
+    sampler: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Answer":
+        contestant, _, sampler = text.partition("/")
+        return cls(contestant, sampler)
+
+    def __str__(self) -> str:
+        return f"{self.contestant}/{self.sampler}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The whole file.
+
+    Attributes:
+      margin: "as good as" means that the lower 95 % bound of the paired difference in score lies above minus this.
+      comparisons: (subject, reference): the verdicts that a phase gives, fixed before it runs.
+      sha256: of the file's bytes.
+    """
+
+    margin: float
+    scales: Mapping[str, Scale]
+    contestants: Mapping[str, Contestant]
+    comparisons: tuple[tuple[Answer, Answer], ...]
+    sha256: str
+
+    def __post_init__(self) -> None:
+        for answer in (answer for pair in self.comparisons for answer in pair):
+            known = [f"{name}/{sampler}" for name, contestant in self.contestants.items() for sampler in contestant.samplers]
+            if str(answer) not in known:
+                raise ValueError(f"comparisons must be between {known}, got {str(answer)!r}.")
+
+    def scale(self, name: str) -> Scale:
+        """Raises ValueError for an unknown name, listing the valid."""
+        if name not in self.scales:
+            raise ValueError(f"scale must be one of {sorted(self.scales)}, got {name!r}.")
+        return self.scales[name]
+
+
+def read_settings(path: pathlib.Path = FILE) -> Settings:
+    """Raises ValueError for a file that does not hold together, naming what."""
+    content = path.read_bytes()
+    tree = json.loads(content)
+    try:
+        return Settings(
+            margin=tree["margin"],
+            scales={name: _scale(scale) for name, scale in tree["scales"].items()},
+            contestants={name: Contestant(**contestant) for name, contestant in tree["contestants"].items()},
+            comparisons=tuple((Answer.parse(one), Answer.parse(other)) for one, other in tree["comparisons"]),
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} must hold margin, scales, contestants and comparisons in the form of settings.py, got {error}."
+        ) from error
+
+
+def _scale(tree: Mapping[str, Any]) -> Scale:
+    return Scale(**{**tree, "suites": {name: Suite(**suite) for name, suite in tree["suites"].items()}})

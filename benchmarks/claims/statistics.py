@@ -1,0 +1,89 @@
+"""How sure a mean over trainings and episodes is, and whether one contestant is as good as another.
+
+Values come as one array for each training (seed), one number for each of its episodes. Two sources of chance, one inside the other:
+another training would give another policy, other initial states other episodes. The bootstrap draws both, trainings first:
+
+    repeat   draw S trainings with replacement, from each of them E_s of its episodes with replacement; take the mean of the S means
+
+and reads the interval off the quantiles of the means (Efron & Tibshirani 1993, the percentile interval; nested as in Davison & Hinkley
+1997, 3.8). With S trainings it is narrow by about sqrt((S - 1) / S) in what comes from training (`tests/claims/test_statistics.py`
+measures how often it holds), which is why every seed is shown beside every interval.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from ebt_jax.evaluation.statistics import wilson_interval
+
+DRAWS = 10_000
+
+Values = Sequence[Num[np.ndarray, " e"]]
+
+
+class Interval(NamedTuple):
+    """A mean and the bounds that hold 95 %."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def mean_interval(values: Values, draws: int = DRAWS, seed: int = 0) -> Interval:
+    """The mean of the trainings' means, with the hierarchical bootstrap's 95 % interval; a function of its arguments.
+
+    With one training the interval speaks of its episodes alone. Raises ValueError where a training has no episodes, or none was given.
+    """
+    if not values or any(len(one) == 0 for one in values):
+        raise ValueError(f"values must be at least one training of at least one episode, got lengths {[len(one) for one in values]}.")
+    means = _bootstrap(values, draws, seed)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Interval(float(np.mean([np.mean(one) for one in values])), float(low), float(high))
+
+
+def paired_difference(subject: Values, reference: Values, draws: int = DRAWS, seed: int = 0) -> Interval:
+    """`mean_interval` of subject - reference, episode by episode: training s of one beside training s of the other, from the same states.
+
+    Raises ValueError where they do not pair.
+    """
+    lengths = [len(one) for one in subject], [len(one) for one in reference]
+    if lengths[0] != lengths[1]:
+        raise ValueError(f"subject and reference must have the same trainings and episodes, got episodes {lengths[0]} and {lengths[1]}.")
+    return mean_interval([np.asarray(one) - np.asarray(other) for one, other in zip(subject, reference, strict=True)], draws, seed)
+
+
+def verdict(difference: Interval, margin: float) -> str:
+    """What a paired difference in score says: "better" (above 0), "as good" (above -margin), "worse" (below 0), else "undecided".
+
+    "As good" is non-inferiority and is told of the lower bound alone; one that also lies below 0 altogether is "worse by less than the
+    margin".
+    """
+    if difference.low > 0:
+        return "better"
+    if difference.low > -margin:
+        return "as good" if difference.high >= 0 else "worse by less than the margin"
+    return "worse" if difference.high < 0 else "undecided"
+
+
+def single_network(successes: Sequence[bool | int]) -> Interval:
+    """The success rate of one network with Wilson's interval: of its initial states, silent about another training."""
+    count = int(np.sum(successes))
+    return Interval(count / len(successes), *wilson_interval(count, len(successes)))
+
+
+def _bootstrap(values: Values, draws: int, seed: int) -> Float[np.ndarray, " draws"]:
+    """Means of `draws` resamplings."""
+    generator = np.random.default_rng(seed)
+    trainings = len(values)
+    chosen = generator.integers(trainings, size=(draws, trainings))
+    means = np.empty((draws, trainings))
+    for number, one in enumerate(values):
+        places = np.nonzero(chosen == number)
+        episodes = generator.integers(len(one), size=(len(places[0]), len(one)))
+        means[places] = np.asarray(one, float)[episodes].mean(axis=1)
+    return means.mean(axis=1)

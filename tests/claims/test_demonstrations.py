@@ -1,0 +1,60 @@
+"""Demonstrations are made once, by the project's own commands."""
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.claims import demonstrations
+from benchmarks.claims.demonstrations import ARCHIVE, dataset, prepare
+from benchmarks.claims.settings import read_settings
+from ebt_jax.data.write import VERSION
+
+SUITES = read_settings().scale("small").suites
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """What would have been run."""
+    run = []
+
+    def note(command, **_):
+        run.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(demonstrations.subprocess, "run", note)
+    return run
+
+
+def test_people_and_experts(commands, tmp_path):
+    (tmp_path / ARCHIVE).mkdir(parents=True)
+    prepare(SUITES["pusht"], tmp_path / "data", tmp_path)
+    prepare(SUITES["hammer"], tmp_path / "data", None)
+    python = [sys.executable, "-m"]
+    where = f"--output={tmp_path / 'data'}"
+    assert commands == [
+        [*python, "ebt_jax.convert", "--source=pusht_zarr", f"--input={tmp_path / ARCHIVE}", "--name=pusht", where],
+        [
+            *[*python, "ebt_jax.collect", "--suite=metaworld", "--tasks=hammer-v3", "--episodes=100", "--seed=0", "--noise=0.1"],
+            *["--name=metaworld_hammer_v3", where],
+        ],
+    ]
+
+
+def test_what_is_there_is_not_made_again(commands, tmp_path):
+    for suite in SUITES.values():
+        (tmp_path / dataset(suite) / VERSION).mkdir(parents=True)
+        prepare(suite, tmp_path, None)
+    assert commands == []
+    assert len({dataset(suite) for suite in SUITES.values()}) == len(SUITES)
+
+
+def test_people_must_have_shown_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"archives must be a folder that holds {ARCHIVE}, got None. Say --archives=DIR"):
+        prepare(SUITES["pusht"], tmp_path, None)
+
+
+def test_a_failure_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(demonstrations.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1))
+    with pytest.raises(RuntimeError, match=r"demonstrations of hammer-v3 must be made by ebt_jax.collect .*, got exit code 1"):
+        prepare(SUITES["hammer"], tmp_path, None)

@@ -1,0 +1,122 @@
+"""One really tiny cell from end to end, killed on the way: nothing that was done is done again."""
+
+import json
+
+import numpy as np
+import pytest
+from made_up import write_settings
+
+from benchmarks.claims import measure as module
+from benchmarks.claims.cells import enumerate_cells, initial_states
+from benchmarks.claims.measure import Folders, finished, measure
+from benchmarks.claims.render import render
+from benchmarks.claims.rollouts import columns
+from ebt_jax import cli
+from ebt_jax.data.settings import bundled_sample_dir
+from ebt_jax.evaluation.rollouts import EpisodeResult, mean_second_difference
+
+
+def tiny(tree):
+    """The bundled sample's task, two contestants, one update's worth of budget and a little more, two episodes."""
+    scale = tree["scales"]["small"]
+    scale["core_minute"] = 1e8
+    scale["config"]["model"] |= {"width": 16, "decoder_layers": 1, "heads": 2, "unroll": 1}
+    scale["config"]["batch_size"] = 8
+    scale["config"]["mesh"] = {"data": -1, "fsdp": 1}  # pytest has eight devices
+    suite = {**scale["suites"]["assembly"], "task": "pick-place-v3", "budgets": [1], "seeds": 1, "episodes": {"development": 2}}
+    scale["suites"] = {"pick-place": suite}
+    tree["contestants"] = {name: tree["contestants"][name] for name in ("equilibrium", "regression")}
+    tree["contestants"]["equilibrium"]["samplers"] = {"2": 2, "1": 1}
+    tree["comparisons"] = [["equilibrium/2", "regression/1"]]
+
+
+@pytest.mark.slow
+def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
+    settings = write_settings(tmp_path, tiny)
+    folders = Folders(tmp_path / "results", tmp_path / "runs", tmp_path / "data", None)
+    (tmp_path / "data").symlink_to(bundled_sample_dir())
+    cell, other = enumerate_cells(settings, "development", "small")
+    asked = []
+
+    def dying(policy, suite, num_steps, *rest):
+        asked.append(num_steps)
+        if num_steps == 1:
+            raise RuntimeError("killed")
+        return evaluate(policy, suite, num_steps, *rest)
+
+    evaluate = module.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "evaluate", dying)
+        with pytest.raises(RuntimeError, match="killed"):
+            measure(folders, settings, cell, "", cli.progress)
+    assert asked == [2, 1]
+    assert finished(folders, settings, cell) is None
+    (training,) = (tmp_path / "runs").rglob("training.json")
+    before = training.stat().st_mtime_ns
+
+    def counting(policy, suite, num_steps, *rest):
+        asked.append(num_steps)
+        return evaluate(policy, suite, num_steps, *rest)
+
+    monkeypatch.setattr(module, "evaluate", counting)
+    path = measure(folders, settings, cell, "", cli.progress)
+    assert asked == [2, 1, 1]
+    assert training.stat().st_mtime_ns == before
+    tree = json.loads(path.read_text())
+    assert finished(folders, settings, cell) == tree
+    assert tree["cell"] == cell._asdict()
+    assert tree["flops"] == tree["updates"] * tree["update_flops"] <= 1e8 < tree["flops"] + tree["update_flops"]
+    assert tree["config"]["num_steps"] == tree["updates"] > 1
+    assert str(tmp_path) not in path.read_text()
+    assert set(tree["samplers"]) == {"2", "1"}
+    for found in tree["samplers"].values():
+        episodes = found["episodes"]
+        assert episodes["state"] == initial_states(settings, cell)
+        assert {"score", "success", "length", "jitter", "energy_first", "energy_mean", "energy_max"} <= set(episodes)
+        assert all(len(values) == 2 and np.isfinite(values).all() for values in episodes.values())
+        assert set(found["latency_ms"]) == {"1", "32"}
+        assert found["latency_ms"]["1"]["an_action"] == found["latency_ms"]["1"]["p50"] / 8
+    two, one = (tree["samplers"][name]["chunk_flops"] for name in "21")
+    assert two > one > 0
+    assert {"hardware", "versions", "evaluated_at", "parameters", "parameters_sha256", "settings_sha256", "datasets_sha256"} <= set(tree)
+    assert tree["training"]["cpu_seconds"] > 0
+    assert tree["training"]["resumed_from"] == []
+    measure(folders, settings, other, "", cli.progress)
+    page = render(settings, "development", "small", folders.results).read_text()
+    assert "No cell is missing." in page
+    assert "| equilibrium/2 | regression/1 |" in page
+
+
+def test_columns_are_one_number_an_episode():
+    episodes = [
+        EpisodeResult("pusht", 0, 7, False, 1.0, 300, {"score": 0.25, "final_coverage": 0.125}, {"energy": [1.0, 3.0]}, 0.5),
+        EpisodeResult("pusht", 1, 8, True, 2.0, 200, {"score": 1.0, "final_coverage": 0.96}, {"energy": [2.0, -2.0]}, 0.25),
+    ]
+    assert columns(episodes) == {
+        "state": [7, 8],
+        "score": [0.25, 1.0],
+        "success": [0, 1],
+        "length": [300, 200],
+        "jitter": [0.5, 0.25],
+        "final_coverage": [0.125, 0.96],
+        "energy_first": [1.0, 2.0],
+        "energy_mean": [2.0, 0.0],
+        "energy_max": [3.0, 2.0],
+    }
+
+
+def test_what_is_not_finite_is_told_and_fits_json():
+    episode = EpisodeResult("pusht", 0, 7, False, 1.0, 300, {"score": 0.25}, {"energy": [1.0, np.inf]}, 0.5)
+    found = columns([episode])
+    assert (found["energy_first"], found["energy_mean"], found["energy_max"]) == ([1.0], [None], [None])
+    json.dumps(found, allow_nan=False)
+
+
+def test_without_a_score_of_its_own_success_is_the_score():
+    assert columns([EpisodeResult("reach-v3", 0, 7, True, 1.0, 50, {}, {})])["score"] == [1.0]
+
+
+def test_jitter_is_the_mean_second_difference():
+    assert mean_second_difference(np.array([[0.0, 0.0], [1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])) == 0.0
+    assert mean_second_difference(np.array([[0.0], [1.0], [0.0]])) == 2.0
+    assert mean_second_difference(np.zeros((2, 1))) == 0.0

@@ -1,0 +1,124 @@
+"""Pages of made-up cells: what is there, what is not, and nothing claimed without its seeds."""
+
+import json
+
+import pytest
+from made_up import MADE_UP, small, write_cells, write_settings
+
+from benchmarks.claims.cells import Cell, Wanted, enumerate_cells, result_path
+from benchmarks.claims.recipe import recipe
+from benchmarks.claims.render import render
+
+
+def row(page, *beginning):
+    (found,) = [line for line in page.splitlines() if line.startswith("| " + " | ".join(beginning))]
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def section(page, title):
+    return page.split(title)[1].split("\n## ")[0]
+
+
+def test_a_complete_confirmation_gives_verdicts_and_shows_every_seed(tmp_path):
+    settings = write_settings(tmp_path, small)
+    write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.70, "flow": 0.71})
+    path = render(settings, "confirmation", "small", tmp_path)
+    page = path.read_text()
+    assert "No cell is missing." in page
+    assert MADE_UP in page
+    assert "Development" not in page
+    cheap = section(page, "## pusht (206 human demonstrations), 2 core-minutes")
+    contestant, steps, score, each, *_ = row(cheap, "ebt-mse", "2")
+    assert (contestant, steps) == ("ebt-mse", "2")
+    mean, low, high = (float(number.strip("[],")) for number in score.split())
+    assert low <= mean <= high
+    assert mean == pytest.approx(0.70, abs=0.01)
+    assert len(each.split(", ")) == 3
+    *_, seeds, said = row(cheap, "ebt-mse/2", "flow/10")
+    assert said in ("as good", "worse by less than the margin")
+    assert len(seeds.split(", ")) == 3
+    assert (tmp_path / "confirmation" / "small_compute.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "confirmation" / "small_steps.png").stat().st_size > 10_000
+
+
+def test_missing_cells_are_named_and_verdicts_wait_for_them(tmp_path):
+    settings = write_settings(tmp_path, small)
+    (absent,) = enumerate_cells(settings, "confirmation", "small", Wanted(contestants=("flow",), budgets=(6,), seeds=(1,)))
+    write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.9, "flow": 0.5}, leave_out=[absent])
+    page = render(settings, "confirmation", "small", tmp_path).read_text()
+    assert "Missing: 1 of 12 cells." in page
+    assert row(page, "pusht", "6") == ["pusht", "6", "flow: 1"]
+    assert row(section(page, ", 2 core-minutes"), "ebt-mse/2", "flow/10")[-1] == "better"
+    assert row(section(page, ", 6 core-minutes"), "ebt-mse/2", "flow/10")[-1] == "none: 2 of 3 seeds"
+
+
+def test_one_network_gets_wilson_and_no_verdict(tmp_path):
+    settings = write_settings(tmp_path, lambda tree: (small(tree), tree["scales"]["small"]["suites"]["pusht"].update(seeds=1)))
+    write_cells(settings, tmp_path, "development", {"ebt-mse": 0.9, "flow": 0.5})
+    page = render(settings, "development", "small", tmp_path).read_text()
+    assert "None of them is evidence for a claim." in page
+    cheap = section(page, ", 2 core-minutes")
+    assert row(cheap, "ebt-mse", "2")[4] == "1.00 [0.84, 1.00]"  # Wilson of 20 of 20
+    assert row(cheap, "ebt-mse/2", "flow/10")[-1] == "none: 1 of 1 seeds"
+
+
+def test_a_training_that_diverged_scores_nothing(tmp_path):
+    settings = write_settings(tmp_path, small)
+    write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.9, "flow": 0.9})
+    cell = Cell("confirmation", "small", "pusht", "ebt-mse", 2, 2)
+    path = result_path(tmp_path, cell, recipe(settings, cell).trial)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "samplers": {}, "diverged": "loss must stay finite"}))
+    page = section(render(settings, "confirmation", "small", tmp_path).read_text(), ", 2 core-minutes")
+    assert row(page, "ebt-mse", "2")[3].endswith("0.00 (diverged)")
+    assert row(page, "ebt-mse/2", "flow/10")[3].endswith("-0.90")
+
+
+def test_other_trials_are_counted_and_do_not_enter(tmp_path):
+    settings = write_settings(tmp_path, small)
+    write_cells(settings, tmp_path, "development", {"flow": 0.5})
+    slower = write_settings(
+        tmp_path, lambda tree: (small(tree), tree["contestants"]["flow"]["config"].update(optimizer={"learning_rate": 1e-4}))
+    )
+    write_cells(slower, tmp_path, "development", {"flow": 0.9})
+    page = render(settings, "development", "small", tmp_path).read_text()
+    assert row(section(page, ", 2 core-minutes"), "flow", "10")[2].startswith("0.5")
+    assert row(page.split("## Trials")[1], "flow") == ["flow", "2", "2"]
+    assert row(page.split("## Trials")[1], "ebt-mse") == ["ebt-mse", "0", "0"]
+    assert "Not every contestant was tried as often: pusht, 2; pusht, 6." in page
+
+
+def test_a_confirmation_under_changed_settings_is_refused(tmp_path):
+    """Even where only a comparison was added, after the fact."""
+    settings = write_settings(tmp_path, small)
+    write_cells(settings, tmp_path, "confirmation", {"flow": 0.5})
+    later = write_settings(tmp_path, lambda tree: (small(tree), tree["comparisons"].append(["ebt-mse/4", "flow/4"])))
+    with pytest.raises(ValueError, match="must come from settings.json as it is"):
+        render(later, "confirmation", "small", tmp_path)
+
+
+def test_other_initial_states_do_not_pair(tmp_path):
+    settings = write_settings(tmp_path, small)
+    cells = write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.5, "flow": 0.5})
+    path = result_path(tmp_path, cells[0], recipe(settings, cells[0]).trial)
+    tree = json.loads(path.read_text())
+    for found in tree["samplers"].values():
+        found["episodes"]["state"][0] += 1
+    path.write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match="must start from the initial states of its seed"):
+        render(settings, "confirmation", "small", tmp_path)
+
+
+def test_an_empty_folder_says_so(tmp_path):
+    settings = write_settings(tmp_path, small)
+    page = render(settings, "development", "small", tmp_path).read_text()
+    assert "No cell is finished." in page
+    assert "Missing: 12 of 12 cells." in page
+
+
+def test_a_broken_file_is_named(tmp_path):
+    settings = write_settings(tmp_path, small)
+    (cell, *_) = write_cells(settings, tmp_path, "development", {"flow": 0.5})
+    path = result_path(tmp_path, cell, recipe(settings, cell).trial)
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(ValueError, match=f"{path.name} must hold a finished cell"):
+        render(settings, "development", "small", tmp_path)

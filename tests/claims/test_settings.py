@@ -1,0 +1,90 @@
+"""The committed settings hold together, and no task can be both tuned on and confirmed with."""
+
+import pytest
+from made_up import small, write_settings
+
+from benchmarks.claims.cells import enumerate_cells
+from benchmarks.claims.recipe import recipe
+from benchmarks.claims.settings import PHASES, read_settings
+from ebt_jax import simulators
+from ebt_jax.training.settings import Settings
+
+CONTESTANTS = {
+    "ebt-mse",
+    "ebt-energy-score",
+    "equilibrium",
+    "diffusion",
+    "flow",
+    "regression",
+    "contrastive",
+    "equilibrium-field",
+    "generator",
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_cell_is_a_training_configuration(phase):
+    settings = read_settings()
+    assert set(settings.contestants) == CONTESTANTS
+    trunks = set()
+    for cell in enumerate_cells(settings, phase, "small"):
+        what = recipe(settings, cell)
+        config = {**what.config, "num_steps": 1, "data": {**what.config["data"], "data_dir": "(none)"}}
+        made = Settings.from_dict(config)
+        trunks.add(repr((made.model, made.batch_size, made.optimizer)))
+    assert len(trunks) == 1, "contestants must share trunk, batch size and optimiser until trials say otherwise"
+
+
+def test_tasks_of_the_phases_are_disjoint_where_there_is_a_choice():
+    suites = read_settings().scale("small").suites.values()
+    tuned, fresh = ({(suite.simulator, suite.task) for suite in suites if phase in suite.phases} for phase in PHASES)
+    assert {simulator for simulator, _ in tuned & fresh} == {"pusht"}
+    assert len(simulators.tasks("pusht")) == 1
+    assert len([task for task in fresh if task[0] == "metaworld"]) == 3
+
+
+def both_phases(tree):
+    suite = tree["scales"]["small"]["suites"]["assembly"]
+    suite["phases"], suite["episodes"] = list(PHASES), dict.fromkeys(PHASES, 50)
+
+
+def under_two_names(tree):
+    suites = tree["scales"]["small"]["suites"]
+    suites["again"] = {**suites["assembly"], "phases": ["confirmation"], "episodes": {"confirmation": 50}}
+
+
+def unknown_sampler(tree):
+    tree["comparisons"].append(["flow/10", "flow/3"])
+
+
+def falling_budgets(tree):
+    tree["scales"]["small"]["suites"]["pusht"]["budgets"] = [6, 2]
+
+
+def nameless(tree):
+    tree["contestants"]["flow"]["config"] = {}
+
+
+def without_margin(tree):
+    del tree["margin"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (both_phases, "task 'assembly-v3' must belong to one phase"),
+        (under_two_names, "a task must belong to one suite"),
+        (unknown_sampler, "comparisons must be between .* got 'flow/3'"),
+        (falling_budgets, "budgets of 'pusht' must be rising"),
+        (nameless, "must name its method"),
+        (without_margin, "must hold margin"),
+    ],
+)
+def test_what_does_not_hold_together_is_refused(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        write_settings(tmp_path, change)
+
+
+def test_an_unknown_scale_lists_the_known(tmp_path):
+    with pytest.raises(ValueError, match=r"scale must be one of \['small'\], got 'huge'"):
+        write_settings(tmp_path, small).scale("huge")
