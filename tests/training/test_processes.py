@@ -132,7 +132,7 @@ def test_a_stalled_loader_ends_all_with_their_stacks(start):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_frozen_process_ends_the_others(start, rank):
-    """SIGSTOP, also to the first process, where the coordination service lives. The watchdog alone sees it: heartbeats are not waited for."""
+    """SIGSTOP, also to the first process, where the coordination service lives. Only the watchdog sees it: heartbeats wait for ever."""
     other = 1 - rank
     job = start(*ENDLESS, IMPATIENT, "--heartbeat_seconds=3000", "--config.save_interval=300")
     saved = job.workdir / "checkpoints" / "300"
