@@ -5,8 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import ebt_jax.digests
 from ebt_jax.digests import changed, digests
 from ebt_jax.sharding import make_mesh, shardings
+
+
+@pytest.fixture(autouse=True, params=["host", "devices"])
+def place(request, monkeypatch):
+    """Every test, with every array summed here or there."""
+    monkeypatch.setattr(ebt_jax.digests, "SMALL", 2**30 if request.param == "host" else 0)
 
 
 def mix(x):
@@ -23,6 +30,17 @@ def test_the_formula():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int32", "uint32", "int8", "uint8", "bool"])
+def test_host_and_devices_agree(monkeypatch):
+    values = np.random.default_rng(0).integers(0, 255, 96, np.uint8)
+    tree = [values.view(dtype).reshape(2, -1) for dtype in ("float32", "float16", jnp.bfloat16, "int32", "uint8", "int8")]
+    tree += [values > 100, np.int32(7), np.zeros((0, 3), np.float32)]
+    found = []
+    for small in (0, 2**30):
+        monkeypatch.setattr(ebt_jax.digests, "SMALL", small)
+        found.append(digests(tree))
+    assert found[0] == found[1]
+
+
 def test_every_flipped_bit_changes_it(dtype):
     values = np.asarray(jnp.arange(24).reshape(2, 3, 4) % 2, dtype)
     before = digests(values)
