@@ -172,8 +172,8 @@ def end(message: str, code: int = 1) -> None:
 
 def _exit(message: str, code: int) -> None:
     sys.stdout.flush()
-    if _peers is not None:
-        _peers.tell_failure(message)
+    if _peers is not None and (first := _peers.tell_failure(message)):
+        print(first, file=sys.stderr, flush=True)
     os._exit(code)
 
 

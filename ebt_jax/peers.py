@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import logging
@@ -55,19 +55,29 @@ class Peers:
         """Returns once all processes are here."""
         self._client.wait_at_barrier(f"{PREFIX}{name}", int(1000 * seconds))
 
-    def tell_failure(self, message: str) -> None:
-        """Makes the others end too. Returns within 3 seconds, whether or not anyone can still be told."""
+    def tell_failure(self, message: str) -> str:
+        """Makes the others end too. Returns within 5 seconds, whether or not anyone can still be told.
+
+        Returns: what another process that failed before this one said, "" where this is the first. The first tears the collectives
+        that the others wait in, and the error they raise then says nothing of what went wrong.
+        """
+        first = ""
 
         def tell() -> None:
-            with contextlib.suppress(Exception):
+            nonlocal first
+            try:
                 self._client.key_value_set(f"{PREFIX}failed", f"{self.process_id} {message}")
+            except Exception:  # said by another one already, or process 0 is gone
+                with contextlib.suppress(Exception):
+                    first = self._first_failure(dict(self._client.key_value_dir_get(PREFIX)))
 
         self._closed.set()
         thread = threading.Thread(target=tell, daemon=True)
         thread.start()
-        thread.join(1.0)
+        thread.join(3.0)
         if self.process_id == 0:  # the service lives here: it must outlive the others' next look at it
             time.sleep(4 * POLL_SECONDS)
+        return first
 
     def close(self) -> None:
         """Stops listening."""
@@ -80,12 +90,17 @@ class Peers:
                 said = dict(self._client.key_value_dir_get(PREFIX))
             except Exception:  # process 0 is gone or slow: which of the two, jax's heartbeats find out
                 continue
-            if failure := said.get(f"{PREFIX}failed"):
-                number, _, message = failure.partition(" ")
-                if int(number) != self.process_id and not self._closed.is_set():
-                    self._end(f"error: process {self.process_id} ends because process {number} failed: {message}")
+            if (failure := self._first_failure(said)) and not self._closed.is_set():
+                self._end(failure)
             if f"{PREFIX}stop" in said and self._stop_step is None:
                 self._agree()
+
+    def _first_failure(self, said: Mapping[str, str]) -> str:
+        """What ends this process, where another one failed, else ""."""
+        number, _, message = said.get(f"{PREFIX}failed", "").partition(" ")
+        if not number or int(number) == self.process_id:
+            return ""
+        return f"error: process {self.process_id} ends because process {number} failed: {message}"
 
     def _agree(self) -> None:
         """Sets the step that all stop after; `stops_after` waits meanwhile."""

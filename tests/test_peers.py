@@ -89,6 +89,13 @@ def test_a_failure_ends_the_others_and_names_the_first(company):
     assert not ends[1]
 
 
+def test_who_fails_second_learns_who_was_first(company):
+    """The first to fail tears the others' collectives: what those raise must not hide it."""
+    processes, _ = company(2)
+    assert processes[1].tell_failure("error: no such shard") == ""
+    assert processes[0].tell_failure("error: connection closed") == "error: process 0 ends because process 1 failed: error: no such shard"
+
+
 def test_a_process_with_another_configuration_is_refused(company):
     processes, _ = company(2)
     processes[0].check_same("configuration", "a", 5.0)
