@@ -28,7 +28,7 @@ ENDLESS = (
     "--config.num_steps=100000",
     "--config.eval_interval=0",
     "--config.data.language=none",
-    f"--heartbeat_seconds={HEARTBEAT}",
+    "--heartbeat_seconds=100",
 )
 IMPATIENT = "--watchdog_seconds=5"  # for jobs that shall be found stuck: on a busy machine others may be slow for longer
 FAILED = {0, 75, None}.isdisjoint
@@ -101,7 +101,7 @@ def test_sigterm_to_one_stops_all_after_the_same_step(start):
 
 
 def test_a_dead_process_ends_the_others(start):
-    job = start(*ENDLESS)
+    job = start(*ENDLESS, f"--heartbeat_seconds={HEARTBEAT}")
     job.wait_for_step(15)
     struck = job.strike(1, "kill")
     assert FAILED(job.wait(300))
