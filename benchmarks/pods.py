@@ -24,7 +24,7 @@ PUBLISHED = ["configs/oxe.py", "configs/oxe.py:large", "configs/oxe.py:xl", "con
 ROOM = 0.9
 """Share of a chip's memory that a program may take: the rest is for the runtime and for fragments."""
 
-CONFIGS = flags.DEFINE_list("configs", PUBLISHED, "Configurations, FILE.py[:variant].")
+CONFIGS = flags.DEFINE_list("configs", PUBLISHED, "Configurations, 'FILE.py[:variant] [--config.key=value ...]'.")
 TOPOLOGIES = flags.DEFINE_list("topologies", ["v5e:16x16", "v6e:16x16", "v5p:8x8x8"], "TPU slices.")
 OUTPUT = flags.DEFINE_string("output", "", "JSON file for the results.")
 AGAIN = flags.DEFINE_bool("again", False, "Compile what the output holds already, too.")
@@ -34,8 +34,9 @@ SMALL = {"configs/pusht.py": 512, "configs/bridge.py": 512}
 
 def words(config: str, topology: str) -> list[str]:
     """What follows `python` in the command that compiles one."""
-    more = [f"--config.batch_size={SMALL[config]}"] if config in SMALL else []
-    return ["-m", "ebt_jax.train", f"--config={config}", "--compile_only", f"--topology={topology}", *more]
+    file, *more = config.split()
+    more += [f"--config.batch_size={SMALL[config]}"] if config in SMALL else []
+    return ["-m", "ebt_jax.train", f"--config={file}", "--compile_only", f"--topology={topology}", *more]
 
 
 def compile_one(config: str, topology: str) -> Compiled:
