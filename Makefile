@@ -16,7 +16,7 @@ EPISODES ?= 50
 # Two workers: more only help where memory is plenty, and every worker compiles its own programs.
 WORKERS ?= 2
 
-.PHONY: help setup train test slow soak parity pod-check notebooks lint format types ci lock clean
+.PHONY: help setup train test slow soak parity pod-check pod-check-two notebooks lint format types ci lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -63,8 +63,9 @@ test: setup ## Run the tests that need no long computation (WORKERS)
 slow: setup ## Run the remaining tests
 	$(RUN) -m pytest -m "slow and not parity" -n $(WORKERS) --durations=10
 
-soak: setup ## Kill a run 200 times at random moments; it must end as if nothing had happened (half an hour)
-	$(RUN) benchmarks/soak.py --kills=200 --output=benchmarks/results/soak.json
+soak: setup ## Kill a run 200 times, then hurt a server for as long as it takes: nothing may be lost (an hour; SOAK_FLAGS, SERVE_FLAGS)
+	$(RUN) benchmarks/soak.py --kills=200 --output=benchmarks/results/soak.json $(SOAK_FLAGS)
+	$(RUN) benchmarks/serving.py --measure=overhead,codec,sockets,clients --output=benchmarks/results/serving.json $(SERVE_FLAGS)
 
 pod-check: $(POD_VENV)/.ready ## Compile every configuration for TPU pods that are not there (POD_FLAGS)
 	PYTHONPATH=. $(POD_VENV)/bin/python benchmarks/pods.py $(POD_FLAGS)
@@ -107,7 +108,10 @@ format: setup ## Repair style
 types: setup ## Check types
 	$(RUN) -m pyright --pythonpath $(RUN)
 
-ci: lint types test slow notebooks parity ## All of the above, as .ci/run does
+pod-check-two: POD_FLAGS = --configs=configs/pusht.py,configs/bridge.py --topologies=v5e:16x16
+pod-check-two: pod-check ## The two that take no minute each
+
+ci: lint types test slow notebooks parity pod-check-two ## All of the above but the soak, as .ci/run does
 
 lock: ## Resolve requirements.lock anew (needs uv; versions move only where they must, or with UPGRADE=--upgrade)
 	@if [ -z "$(UV)" ]; then echo "error: make lock needs uv: pip install uv" >&2; exit 1; fi

@@ -24,7 +24,7 @@ PUBLISHED = ["configs/oxe.py", "configs/oxe.py:large", "configs/oxe.py:xl", "con
 ROOM = 0.9
 """Share of a chip's memory that a program may take: the rest is for the runtime and for fragments."""
 
-CONFIGS = flags.DEFINE_list("configs", PUBLISHED, "Configurations, FILE.py[:variant].")
+CONFIGS = flags.DEFINE_list("configs", PUBLISHED, "Configurations, 'FILE.py[:variant] [--config.key=value ...]'.")
 TOPOLOGIES = flags.DEFINE_list("topologies", ["v5e:16x16", "v6e:16x16", "v5p:8x8x8"], "TPU slices.")
 OUTPUT = flags.DEFINE_string("output", "", "JSON file for the results.")
 AGAIN = flags.DEFINE_bool("again", False, "Compile what the output holds already, too.")
@@ -32,14 +32,20 @@ SMALL = {"configs/pusht.py": 512, "configs/bridge.py": 512}
 """Batch sizes for configurations of one device: a slice needs at least a sample a chip."""
 
 
+def words(config: str, topology: str) -> list[str]:
+    """What follows `python` in the command that compiles one."""
+    file, *more = config.split()
+    more += [f"--config.batch_size={SMALL[config]}"] if config in SMALL else []
+    return ["-m", "ebt_jax.train", f"--config={file}", "--compile_only", f"--topology={topology}", *more]
+
+
 def compile_one(config: str, topology: str) -> Compiled:
     """The result of one process. Raises RuntimeError with its last words where it fails."""
-    more = [f"--config.batch_size={SMALL[config]}"] if config in SMALL else []
-    command = [sys.executable, "-m", "ebt_jax.train", f"--config={config}", "--compile_only", f"--topology={topology}", *more]
+    command = [sys.executable, *words(config, topology)]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     if done.returncode:
-        words = [line for line in done.stderr.splitlines() if line.startswith("error:")] or done.stderr.splitlines()[-3:]
-        raise RuntimeError(" ".join(words)[:600])
+        said = [line for line in done.stderr.splitlines() if line.startswith("error:")] or done.stderr.splitlines()[-3:]
+        raise RuntimeError(" ".join(said)[:600])
     return Compiled(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -67,7 +73,7 @@ def main(argv: list[str]) -> None:
                 print(failed[-1], file=sys.stderr)
                 continue
             failed += [f"{config} on {topology}: {complaint}" for complaint in complaints(compiled)]
-            rows.append({"config": config, **compiled._asdict()})
+            rows.append({"config": config, **compiled._asdict(), "command": " ".join(["python", *words(config, topology)])})
             print(
                 f"{config:24} {topology:10} {compiled.parameters / 1e6:7.1f} M  batch {compiled.batch_size:5}  "
                 f"{compiled.peak_bytes / 1e9:6.2f} GB of {MEMORY_GB[topology.partition(':')[0]]}  {compiled.flops / 1e9:9.1f} GFLOP  "
@@ -78,8 +84,7 @@ def main(argv: list[str]) -> None:
                 order = {config: number for number, config in enumerate(PUBLISHED)}
                 rows.sort(key=lambda row: (order.get(row["config"], len(order)), row["config"], row["topology"]))
                 versions = {"jax": jax.__version__, "libtpu": libtpu_version(), "python": platform.python_version()}
-                command = "python " + " ".join(["benchmarks/pods.py", *sys.argv[1:]])
-                path.write_text(json.dumps({"versions": versions, "command": command, "rows": rows}, indent=2) + "\n")
+                path.write_text(json.dumps({"versions": versions, "rows": rows}, indent=2) + "\n")
     print(f"{len(rows)} programs compiled, {len(failed)} complaints")
     if failed:
         sys.exit("\n".join(["error: not every configuration fits every slice:", *failed]))

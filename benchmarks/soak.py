@@ -2,10 +2,10 @@
 
     python benchmarks/soak.py --kills=200 --output=benchmarks/results/soak.json
 
-A tiny run that saves every few updates is killed at a moment drawn uniformly from the seconds after its first update, and started
-again, until it was killed so often. A second run is left alone. After every kill: the newest checkpoint restores, and it is the newest
-one that was begun or, where the kill hit its save, the one before. At the end: every loss and every byte of the parameters is that
-of the undisturbed run, and no temporary folder is left.
+A tiny run that saves every few updates is killed at a moment drawn uniformly from the seconds after its first update, every fourth
+time in the next save after that, and started again, until it was killed so often. A second run is left alone. After every kill: the
+newest checkpoint restores, and it is the newest one that was begun or, where the kill hit its save, the one before. At the end: every
+loss and every byte of the parameters is that of the undisturbed run, and no temporary folder is left.
 """
 
 import json
@@ -69,8 +69,8 @@ def finished(workdir: pathlib.Path) -> tuple[list[int], bool]:
     return sorted(int(name) for name in names if name.isdigit()), any(not name.isdigit() for name in names)
 
 
-def live_and_die(config: dict[str, Any], workdir: pathlib.Path, moment: float) -> dict[str, Any] | None:
-    """One life: started, and killed `moment` seconds after its first update; None where the run finished first."""
+def live_and_die(config: dict[str, Any], workdir: pathlib.Path, moment: float, in_save: bool) -> dict[str, Any] | None:
+    """One life: started, and killed `moment` seconds after its first update, or in the next save then; None where it finished first."""
     before, _ = finished(workdir)
     logged = last_step(workdir)
     child = run(config, workdir)
@@ -85,9 +85,9 @@ def live_and_die(config: dict[str, Any], workdir: pathlib.Path, moment: float) -
         # A new life first drops the lines past its checkpoint, then adds its own.
         if first is None and (now < logged or (now > (before[-1] if before else 0) and now != logged)):
             first = time.monotonic()
-        if first is not None and time.monotonic() > first + moment:
+        if first is not None and time.monotonic() > first + moment and (not in_save or finished(workdir)[1]):
             break
-        time.sleep(0.005)
+        time.sleep(0.001 if in_save else 0.005)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     steps, saving = finished(workdir)
@@ -135,7 +135,7 @@ def main(argv: list[str]) -> None:
         killed.mkdir()
         config["seed"] = SEED.value + rounds
         while len(lives) < KILLS.value:
-            life = live_and_die(config, killed, generator.uniform(0.0, WINDOW.value))
+            life = live_and_die(config, killed, generator.uniform(0.0, WINDOW.value), in_save=len(lives) % 4 == 3)
             if life is None:
                 break
             lives.append(life)

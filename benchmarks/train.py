@@ -17,6 +17,7 @@ import ast
 import concurrent.futures
 import dataclasses
 import json
+import math
 import pathlib
 import statistics
 import sys
@@ -189,6 +190,11 @@ def matrix_product_rate() -> float:
     return 2 * n**3 / statistics.median(seconds) / 1e12
 
 
+def seconds_left(budget: float, spent: float) -> float | None:
+    """What a future's result may take; None, for as long as it likes, where there is no budget. A second at least: it may be there."""
+    return None if math.isinf(budget) else max(1.0, budget - spent)
+
+
 def line(row: dict[str, Any]) -> str:
     mfu = "   -  " if row["mfu"] is None else f"{100 * row['mfu']:5.1f}%"
     return (
@@ -219,7 +225,7 @@ def main(argv: list[str]) -> None:
         pending = [pool.submit(prepare, run, mesh) for run in runs]
         for run, future in zip(runs, pending, strict=True):
             try:
-                row = measure(run, future.result(max(1.0, BUDGET.value - (time.perf_counter() - begin))), mesh)
+                row = measure(run, future.result(seconds_left(BUDGET.value, time.perf_counter() - begin)), mesh)
             except Exception as error:  # out of memory, a kernel that is not there: the other runs still count
                 left_out[run.name] = f"{type(error).__name__}: {str(error)[:300]}"
                 continue

@@ -3,8 +3,8 @@
 python -m ebt_jax.train --config=configs/oxe.py --config.data.data_dir=/data/oxe --workdir=runs/oxe
     BridgeData V2 (60,096 episodes), one 224x224 camera, language; about 100 M parameters, batch 1024 over all devices.
     For a TPU pod slice or a node of data-centre GPUs; not run at this scale yet. :large has about 300 M parameters, :xl about 1 B, their
-    state shared by 8 and 16 devices. Compiled for v5e:16x16, :xl takes 22 GB of a chip's 16
-    (benchmarks/results/pods.json): it wants larger chips, or optimizer.accumulate_steps.
+    state shared by 8 and 16 devices. :xl differentiates the descent the lean way, so that it fits the 16 GB of a v5e. What each takes
+    of which chip: docs/scaling.md.
 
 python -m ebt_jax.train --config=configs/oxe.py:sample --workdir=runs/sample
     The bundled sample: 100 scripted demonstrations of Meta-World pick-place, states only, 0.14 M parameters.
@@ -87,6 +87,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.variant = variant
         config.mesh.fsdp = 8 if variant == "large" else 16
         optimizer.learning_rate = 2e-4 if variant == "large" else 1e-4
+        config.mcmc.gradient = "saved" if variant == "large" else "lean"
     if variant in ("sample", "debug"):
         config.num_steps = 2_000 if variant == "sample" else 100
         config.batch_size = 64

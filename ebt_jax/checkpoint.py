@@ -2,12 +2,14 @@
 
     STEP/params  STEP/ema_params  STEP/training     arrays; `training` is optimiser, key and step
     STEP/assets                                     config.json, specs.json, statistics.json, datasets.json, example_batch.npz, loader.json,
-                                                    format.json
+                                                    format.json, digests.json
 
-A step counts only once Orbax has finished it; what a kill leaves behind is removed at the next start.
+A step counts only once Orbax has finished it; what a kill leaves behind is removed at the next start. Whatever is read is compared with
+the digests that were taken before it was written: no changed byte is ever trained on, or acted on.
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -22,11 +24,14 @@ from etils import epath
 from jaxtyping import PyTree
 from safetensors.numpy import save_file
 
+from ebt_jax.digests import changed, digests
 from ebt_jax.formats import migrate
 from ebt_jax.tree import named_leaves
 
 Assets = Mapping[str, bytes]
 """File name -> content."""
+
+DIGESTS = "digests.json"
 
 
 class AssetsHandler(ocp.CheckpointHandler):
@@ -137,14 +142,15 @@ class Checkpoints:
         Raises CheckpointError where this or the last save failed, naming the newest step that is safe.
         """
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        files = sealed(assets, {name: digests(tree) for name, tree in trees.items()})
         with self._writing(f"saved at step {step}"):
-            self._manager.save(step, args=ocp.args.Composite(**items, assets=SaveAssets(assets)), force=True)
+            self._manager.save(step, args=ocp.args.Composite(**items, assets=SaveAssets(files)), force=True)
 
     def restore(self, step: int, name: str, like: PyTree) -> PyTree:
         """The tree saved as `name`, on the shardings of `like` (arrays or ShapeDtypeStructs).
 
-        Raises CheckpointError listing every leaf that is missing, unexpected or of another shape or dtype, or where bytes are damaged,
-        with the newest step that is whole.
+        Raises CheckpointError listing every leaf that is missing, unexpected or of another shape or dtype, or where a byte is not the
+        one that was saved, with the newest step that is whole.
         """
         found = self._item(step, name)
         differences = tree_differences(like, found)
@@ -154,20 +160,27 @@ class Checkpoints:
                 f"{len(differences)} differences:\n  " + "\n  ".join(differences)
             )
         try:
-            return self._read(step, name, like)
+            tree = self._read(step, name, like)
         except Exception as error:
             raise self._damaged(step, f"its {name!r} cannot be read: {_first_line(error)}") from error
+        wrong = altered_arrays(self.assets(step), name, tree)
+        if wrong:
+            raise self._damaged(step, f"changed since it was saved: {_some([f'{name}/{path}' for path in wrong])}")
+        return tree
 
     def assets(self, step: int) -> Assets:
-        """The small files of a step, brought to today's format (`formats.py`)."""
+        """The small files of a step, brought to today's format (`formats.py`). Raises CheckpointError where one is not as it was saved."""
         try:
             files = self._manager.restore(step, args=ocp.args.Composite(assets=RestoreAssets()))["assets"]
         except (KeyError, FileNotFoundError) as error:
             raise CheckpointError(f"{self.directory / str(step)} must hold a finished checkpoint, got none. Use another step.") from error
         try:
-            return migrate(files)
+            wrong, today = altered_files(files), migrate(files)
         except (KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise self._damaged(step, f"its assets cannot be read: {_first_line(error)}") from error
+        if wrong:
+            raise self._damaged(step, f"changed since it was saved: {_some([f'assets/{file}' for file in wrong])}")
+        return today
 
     def check(self) -> None:
         """Raises CheckpointError where a save that was under way has failed; waits for nothing."""
@@ -224,13 +237,35 @@ class Checkpoints:
 
     def _is_whole(self, step: int) -> bool:
         try:
+            assets = self._manager.restore(step, args=ocp.args.Composite(assets=RestoreAssets()))["assets"]
+            if altered_files(assets):
+                return False
             for name in ("params", "ema_params", "training"):
                 metadata = self._manager.item_metadata(step)[name]
-                self._read(step, name, jax.tree.map(_on_this_device, metadata.tree if hasattr(metadata, "tree") else metadata))
-            migrate(self._manager.restore(step, args=ocp.args.Composite(assets=RestoreAssets()))["assets"])
+                like = jax.tree.map(_on_this_device, metadata.tree if hasattr(metadata, "tree") else metadata)
+                if altered_arrays(assets, name, self._read(step, name, like)):
+                    return False
         except Exception:
             return False
         return True
+
+
+def sealed(assets: Assets, arrays: Mapping[str, Mapping[str, str]]) -> Assets:
+    """The files with digests.json beside them: of every array of every tree (`digests`), and the SHA-256 of every file."""
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in assets.items()}
+    return {**assets, DIGESTS: json.dumps({"files": files, "arrays": arrays}, indent=1).encode()}
+
+
+def altered_files(files: Assets) -> list[str]:
+    """The names of those that are missing or changed since they were sealed; one that was added later (calibration.json) is as it is."""
+    saved = (json.loads(migrate(files)[DIGESTS]) or {"files": {}})["files"]
+    return [name for name, sha256 in saved.items() if hashlib.sha256(files.get(name, b"")).hexdigest() != sha256]
+
+
+def altered_arrays(files: Assets, name: str, tree: PyTree) -> list[str]:
+    """The paths in which the tree read as `name` is not what was saved; none where a checkpoint is older than digests are."""
+    saved = json.loads(migrate(files)[DIGESTS])
+    return [] if saved is None else changed(digests(tree), saved.get("arrays", {}).get(name, {}))
 
 
 def pack(tree: PyTree) -> bytes:
@@ -274,6 +309,11 @@ def tree_differences(expected: PyTree, found: PyTree) -> list[str]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _on_this_device(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -1,8 +1,10 @@
 """Exports a policy as an artifact: a folder that acts without the code that trained it.
 
   python -m ebt_jax.export --policy=PATH --output=DIR [--platforms=cpu,cuda,tpu] [--sample_steps=2,4]
+  python -m ebt_jax.export --policy=PATH --output=FILE.safetensors [--noema]
 
 `ebt_jax.load(DIR)`, evaluate and serve take it as they take a checkpoint. It may be used for 180 days. The last line is its hash.
+An output that ends in .safetensors is one file of parameters alone, for other frameworks: tensors by path, "tokens/proprio/kernel".
 """
 
 import json
@@ -13,9 +15,10 @@ from absl import flags, logging
 from ebt_jax import cli
 
 _POLICY = flags.DEFINE_string("policy", None, "A workdir, its checkpoints, or one step of them.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "The artifact folder, new or empty.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Artifact folder, new or empty; or FILE.safetensors for parameters alone.", required=True)
 _PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], "Where it will run.")
 _SAMPLE_STEPS = flags.DEFINE_list("sample_steps", [], "Steps its sampler can be asked for, beside the policy's own.")
+_EMA = flags.DEFINE_bool("ema", True, "The moving average of the parameters, as policies use it; FILE.safetensors can take the raw ones.")
 
 
 def main() -> None:
@@ -23,6 +26,11 @@ def main() -> None:
     from ebt_jax.artifact import MANIFEST, export_policy, load_artifact
     from ebt_jax.loading import load
 
+    if _OUTPUT.value.endswith(".safetensors"):
+        write_parameters(pathlib.Path(_OUTPUT.value))
+        return
+    if not _EMA.value:
+        raise flags.ValidationError("--noema must go with --output=FILE.safetensors: an artifact acts, and with the average.")
     try:
         steps = [int(word) for word in _SAMPLE_STEPS.value]
     except ValueError as error:
@@ -34,6 +42,20 @@ def main() -> None:
     size = sum(about["bytes"] for about in manifest["files"].values())
     logging.info("wrote %s: %d files, %.1f MB, usable until %s", output, len(manifest["files"]) + 1, size / 1e6, manifest["not_after"][:10])
     print(f"sha256 {manifest['sha256']}")
+
+
+def write_parameters(path: pathlib.Path) -> None:
+    """The policy's parameters as one safetensors file, whose header says of which step, method and hash they are."""
+    from ebt_jax.checkpoint import save_safetensors
+    from ebt_jax.loading import load
+
+    policy = load(_POLICY.value, ema=_EMA.value)
+    about = policy.identity
+    header = {"step": str(about.step), "method": about.method, "sha256": about.sha256, "average": str(_EMA.value).lower()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_safetensors(path, policy.params, header)
+    logging.info("wrote %s: %.1f MB of parameters at step %d", path, path.stat().st_size / 1e6, about.step)
+    print(f"sha256 {about.sha256}")
 
 
 if __name__ == "__main__":

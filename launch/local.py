@@ -27,11 +27,12 @@ INSIDE = ("raise", "stall")
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Processes of one run, in order of rank; `logs` hold what each wrote on stderr and stdout."""
+    """Processes of one run, in order of rank; `logs` hold what each wrote on stderr and stdout. `port` is that of process 0's service."""
 
     processes: tuple[subprocess.Popen, ...]
     logs: tuple[pathlib.Path, ...]
     workdir: pathlib.Path
+    port: socket.socket
 
     def last_step(self) -> int:
         """The newest step in metrics.jsonl, 0 for none."""
@@ -72,6 +73,7 @@ class Job:
             if process.poll() is None:
                 process.kill()
             process.wait()
+        self.port.close()
 
     def log(self, rank: int) -> str:
         return self.logs[rank].read_text(errors="replace") if self.logs else "(on the terminal)"
@@ -88,9 +90,7 @@ def start(
     log_dir: pathlib.Path | None = None,
 ) -> Job:
     """Starts ebt_jax.train in `processes` processes of `devices` virtual CPU devices each, one of them with a fault of `INSIDE`."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
+    port, address = reserve_port()
     logs = []
     started = []
     for number in range(processes):
@@ -114,7 +114,19 @@ def start(
         started.append(subprocess.Popen(command, env=environment, stdout=stream, stderr=stream))
         if stream is not None:
             stream.close()
-    return Job(tuple(started), tuple(logs), workdir)
+    return Job(tuple(started), tuple(logs), workdir, port)
+
+
+def reserve_port() -> tuple[socket.socket, str]:
+    """A free port of this machine, as a socket that keeps others from getting it until it is closed, and as host:port.
+
+    Who listens there must allow the port to be shared, as jax's coordination service does: a port that was only looked up could be
+    anybody's by the time process 0 has started.
+    """
+    port = socket.socket()
+    port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    port.bind(("localhost", 0))
+    return port, f"localhost:{port.getsockname()[1]}"
 
 
 def break_loader(fault: str, after: int) -> None:

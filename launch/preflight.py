@@ -36,7 +36,7 @@ SAME = {
 
 
 def gather(options: argparse.Namespace) -> dict[str, Any]:
-    """What this process knows of itself: JSON values."""
+    """What this process knows of itself but its clock: JSON values."""
     import jax
 
     root = pathlib.Path(__file__).resolve().parents[1]
@@ -50,7 +50,6 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
         "device_kind": jax.local_devices()[0].device_kind,
         "local_devices": jax.local_device_count(),
         "devices": jax.device_count(),
-        "clock": time.time(),
         "datasets": sorted(path.name for path in pathlib.Path(options.data_dir).iterdir() if path.is_dir()) if options.data_dir else [],
         "cache": cache_fault(os.environ.get("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache/ebt_jax/xla"))),
     }
@@ -169,7 +168,9 @@ def main() -> int:
     cluster = distributed.find_cluster(tpu_machine=distributed.tpu_machine())
     if cluster is not None:
         distributed.join(cluster)
-    facts = exchange(gather(options))
+    fact = gather(options)
+    distributed.meet("gathered")  # one machine may take longer than another, and clocks are read together
+    facts = exchange({**fact, "clock": time.time()})
     found = problems(facts, options.devices)
     total = sum_over_devices()
     if total != jax.device_count():

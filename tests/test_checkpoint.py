@@ -124,6 +124,78 @@ def test_damage_is_named_with_the_newest_whole_step(tmp_path, break_it):
         assert_same_bytes(checkpoints.restore(1, "params", shapes(tree(1))), tree(1))
 
 
+def flip(path, place):
+    """Turns one bit of a file over, as a bad disk or a bad copy does."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0x10
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_is_never_taken_for_a_parameter(tmp_path):
+    """Wherever in the files it falls: it is said, or it does not reach the arrays. Some only the digests see."""
+    values = trees(rows=16)
+    with Checkpoints(tmp_path / "whole") as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, values, ASSETS)
+    generator, seen, by_digest = np.random.default_rng(0), 0, 0
+    files = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole/2/params").rglob("*") if path.is_file()]
+    for number, file in enumerate(file for file in files for _ in range(3)):
+        copy = tmp_path / str(number)
+        shutil.copytree(tmp_path / "whole", copy)
+        flip(copy / file, generator.integers((copy / file).stat().st_size))
+        with Checkpoints(copy, read_only=True) as checkpoints:
+            try:
+                assert_same_bytes(checkpoints.restore(2, "params", shapes(values["params"])), values["params"])
+            except CheckpointError as error:
+                seen += 1
+                by_digest += "got damage: changed since it was saved: params/a/w. The newest whole one is 1" in str(error)
+    assert seen > len(files) / 2
+    assert by_digest
+
+
+def test_a_flipped_bit_in_a_sharded_array_is_named_on_other_devices(tmp_path):
+    values, mesh = tree(), make_mesh(2, 4)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {**trees(), "params": placed(values, mesh)}, ASSETS)
+    path = max((path for path in (tmp_path / "1/params").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    flip(path, path.stat().st_size // 2)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        with pytest.raises(CheckpointError, match=r"/1 must hold a whole checkpoint, got damage: .*No other step is whole"):
+            checkpoints.restore(1, "params", abstract(values, make_mesh(4, 1, jax.devices()[:4])))
+        assert_same_bytes(checkpoints.restore(1, "ema_params", shapes(tree(1, 2))), tree(1, 2))
+
+
+@pytest.mark.parametrize(("file", "place"), [("config.json", 1), ("format.json", -2), ("digests.json", 60)])
+def test_a_flipped_bit_in_a_small_file_is_seen(tmp_path, file, place):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, trees(), {**ASSETS, "config.json": b'{"keep_every": 0}'})
+    flip(tmp_path / "2/assets" / file, place)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        with pytest.raises(CheckpointError, match=r"/2 must hold a whole checkpoint, got damage: .*The newest whole one is 1"):
+            checkpoints.assets(2)
+        checkpoints.assets(1)
+
+
+def test_an_older_checkpoint_without_digests_is_read(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, trees(), ASSETS)
+    (tmp_path / "1/assets/format.json").write_bytes(formats.format_file(2))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints, pytest.raises(CheckpointError, match="saved: assets/format.json"):
+        checkpoints.assets(1)
+    (tmp_path / "1/assets/digests.json").unlink()
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert_same_bytes(checkpoints.restore(1, "params", shapes(tree())), tree())
+
+
+def test_a_file_that_is_added_later_is_read_as_it_is(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, trees(), ASSETS)
+    (tmp_path / "1/assets/calibration.json").write_text("{}")
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.assets(1)["calibration.json"] == b"{}"
+
+
 def test_another_tree_is_refused_leaf_by_leaf(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, trees(), ASSETS)

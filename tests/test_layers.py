@@ -30,7 +30,7 @@ LAYERS = (
         "constraints",
         "flops",
     ),
-    ("interruption", "cli", "models", "data", "peers", "distributed", "sharding", "formats", "checkpoint"),
+    ("interruption", "cli", "models", "data", "peers", "distributed", "sharding", "formats", "digests", "checkpoint"),
     ("execution", "steering", "policy", "proposals", "budget", "training", "artifact", "loading", "report"),
     ("simulators", "evaluation", "serving"),
     ("config", "train", "evaluate", "collect", "convert", "prepare", "inspect_data", "export", "serve", "calibrate", "audit", "doctor"),

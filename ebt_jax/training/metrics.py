@@ -54,7 +54,9 @@ class MetricsLog:
             kept = [record for record in records if record["step"] <= first_step]
             self._spent = account(records, first_step)
             self._lost = self._spent.lost - account(kept, first_step).lost
-            self._path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            part = self._path.with_name(self._path.name + ".part")
+            part.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            part.replace(self._path)  # a kill between the two leaves the lines as they were
         self._file = self._path.open("a")
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1 if first_step else None)
 

@@ -17,12 +17,16 @@ FACTOR = 10
 STDERR = 2
 SLOW_SECONDS = 1800.0
 CLOSING_SECONDS = 10.0
+OTHERS_SECONDS = 3.0
+LOCKED_SECONDS = 5.0
 
 
 class Watchdog:
     """Ends the process when the loop is silent for longer than max(`seconds`, 10 x the median update).
 
-    Anything but an update (compiling the first, looking at held-out data, saving) may take `SLOW_SECONDS`.
+    Anything but an update (compiling the first, looking at held-out data, saving) may take `SLOW_SECONDS`. Of several processes, the
+    others end as soon as one does, so it first gives them `OTHERS_SECONDS` to print their stacks too: one of those is to blame.
+    The interpreter's timer comes `LOCKED_SECONDS` after the thread should have.
     """
 
     def __init__(self, seconds: float, end: Callable[[str], None], process_index: int = 0, process_count: int = 1) -> None:
@@ -71,6 +75,8 @@ class Watchdog:
             if silent > limit:
                 faulthandler.cancel_dump_traceback_later()
                 faulthandler.dump_traceback(file=STDERR, all_threads=True)
+                if not self._alone:
+                    time.sleep(OTHERS_SECONDS)
                 self._end(
                     f"error: {self._process} is stuck: nothing happened for {silent:.1f} s (limit {limit:.1f} s) in phase "
                     f"{self._phase!r} of step {self._step}. The stacks of its threads are above; of several processes, look for the one "
@@ -78,4 +84,4 @@ class Watchdog:
                 )
                 return
             if limit < math.inf:
-                faulthandler.dump_traceback_later(limit - silent + 2 * interval + 1, exit=True, file=STDERR)
+                faulthandler.dump_traceback_later(limit - silent + 2 * interval + LOCKED_SECONDS, exit=True, file=STDERR)

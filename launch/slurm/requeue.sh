@@ -9,11 +9,11 @@ cd "${SLURM_SUBMIT_DIR:-.}"
 source launch/env.sh "${EBT_CHIP:-gpu_h100}"
 
 train() {
-    local code=0 child
+    local code=0 child=""
+    # Before srun starts: until there is a trap, a signal ends this shell and leaves nobody to save.
+    trap 'echo "interrupted: saving"; scancel --signal=TERM "${SLURM_JOB_ID}.0" || kill -TERM "$child"' USR1 TERM
     srun --kill-on-bad-exit=0 "${EBT_PYTHON:-.venv/bin/python}" -m ebt_jax.train "$@" &
     child=$!
-    # shellcheck disable=SC2064  # the process that was just started
-    trap "echo 'interrupted: saving'; scancel --signal=TERM ${SLURM_JOB_ID}.0 || kill -TERM $child" USR1 TERM
     while true; do
         code=0
         wait "$child" || code=$?

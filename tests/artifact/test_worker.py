@@ -10,11 +10,15 @@ import sys
 import numpy as np
 import pytest
 from quadratic import quadratic_policy
+from safetensors import safe_open
+from safetensors.numpy import load_file
 from untrained import SEEING, SPECS, keys, observe, untrained_policy
 
 import ebt_jax
 from ebt_jax.artifact import export_policy
+from ebt_jax.loading import load
 from ebt_jax.stopping import Stopping
+from ebt_jax.tree import named_leaves
 
 ROOT = pathlib.Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "launch" / "worker-requirements.txt"
@@ -110,3 +114,25 @@ def test_the_command_exports_what_load_takes(tiny_run, tmp_path):
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 1
     assert "output must be a new or empty folder" in again.stderr
+
+
+@pytest.mark.slow
+def test_parameters_leave_by_command(tiny_run, tmp_path):
+    """--output=FILE.safetensors: every parameter by its path, the average or the raw ones, and a header that says which."""
+    for ema, flags in ((True, []), (False, ["--noema"])):
+        path = tmp_path / "new" / f"{ema}.safetensors"
+        command = [sys.executable, "-m", "ebt_jax.export", f"--policy={tiny_run}", f"--output={path}", *flags]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        policy = load(tiny_run, ema=ema)
+        assert done.stdout.splitlines()[-1] == f"sha256 {policy.identity.sha256}"
+        found, wanted = load_file(path), named_leaves(policy.params)
+        assert set(found) == set(wanted)
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(found[name], value)
+        with safe_open(path, "numpy") as file:
+            assert file.metadata() == {"step": "20", "method": "ebt", "sha256": policy.identity.sha256, "average": str(ema).lower()}
+    command = [sys.executable, "-m", "ebt_jax.export", f"--policy={tiny_run}", f"--output={tmp_path / 'artifact'}", "--noema"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--noema must go with --output=FILE.safetensors" in done.stderr

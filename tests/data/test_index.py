@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 import uuid
 import zlib
 
@@ -176,22 +177,24 @@ def test_a_killed_build_leaves_nothing_wrong(make_folder, cache):
     shards = [[toy_rlds.make_episode(number, 20)] for number in range(30)]
     path = make_folder("toy", toy_rlds.STEPS, {"train": shards}, toy_rlds.SPEC)
     program = f"""
-import time
+import itertools, time
 from etils import epath
-from ebt_jax.data import build, jobs
+from ebt_jax.data import build
 from ebt_jax.data.folder import read_folder
 from ebt_jax.data.index import open_index
 from ebt_jax.data.oxe import describe
 scan = build.scan_shard
-build.scan_shard = lambda *rest: (time.sleep(0.1), scan(*rest))[1]
+count = itertools.count()
+build.scan_shard = lambda *rest: (time.sleep(0.1 if next(count) < 5 else 1e6), scan(*rest))[1]
 folder = read_folder(epath.Path({str(path)!r}))
 print("ready", flush=True)
 open_index(folder, "train", describe(folder))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     builders = [subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE) for _ in range(2)]
-    while len(list(cache.glob(".parts-*/toy*"))) < 5:
-        assert any(builder.poll() is None for builder in builders)
+    while len(list(cache.glob(".parts-*/toy*"))) < 5:  # each does five and waits to be killed
+        assert all(builder.poll() is None for builder in builders)
+        time.sleep(0.02)
     for builder in builders:
         builder.kill()
         builder.communicate()
@@ -224,7 +227,7 @@ print(count, index.cache.name, len(index.episodes))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     builders = [subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = [builder.communicate(timeout=120)[0].split() for builder in builders]
+    answers = [builder.communicate(timeout=300)[0].split() for builder in builders]
     assert answers[0][1:] == answers[1][1:]
     assert answers[0][2] == "40"
     assert 40 <= sum(int(answer[0]) for answer in answers) <= 80

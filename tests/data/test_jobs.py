@@ -66,7 +66,7 @@ def test_the_command_indexes_and_rewrites(folder, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
     def answer(*flags):
-        done = subprocess.run([*run, *flags], env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run([*run, *flags], env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         return pathlib.Path(done.stdout.strip())
 

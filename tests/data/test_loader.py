@@ -175,6 +175,6 @@ loaded = [name for name in ("tensorflow", "tensorflow_datasets", "flax", "cv2") 
 assert not loaded, loaded
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[0] == "(4, 16, 3) (4, 16, 3)"

@@ -4,10 +4,10 @@ import importlib.util
 import os
 import pathlib
 import re
-import socket
 import subprocess
 import sys
 
+import local
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -60,9 +60,7 @@ def test_missing_devices_are_noticed():
 
 def launch(tmp_path, *second):
     """Two processes of two devices; `second` are flags of process 1 in place of its own."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
+    port, address = local.reserve_port()
     processes = []
     for number in range(2):
         environment = {
@@ -77,7 +75,8 @@ def launch(tmp_path, *second):
         flags = [f"--workdir={tmp_path}/run", "--config=configs/oxe.py", "--devices=4", *(second if number == 1 else ())]
         command = [sys.executable, ROOT / "launch/preflight.py", *flags]
         processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT))
-    return [(*process.communicate(timeout=240), process.returncode) for process in processes]
+    with port:
+        return [(*process.communicate(timeout=240), process.returncode) for process in processes]
 
 
 @pytest.mark.slow

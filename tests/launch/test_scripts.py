@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -195,7 +196,7 @@ def batch(slurm, srun, script="train_per_gpu.sbatch"):
 
 @pytest.mark.parametrize(("code", "requeued"), [(0, 0), (1, 0), (75, 1)])
 def test_an_interrupted_job_goes_back_into_the_queue(slurm, code, requeued):
-    assert batch(slurm, f"exit {code}").wait(60) == code
+    assert batch(slurm, f"exit {code}").wait(120) == code
     assert len(slurm[0].calls("scontrol", "requeue 7")) == requeued
 
 
@@ -207,8 +208,9 @@ def test_a_job_that_slurm_signals_saves_first(slurm, tmp_path):
     process = batch(slurm, training)
     while not ready.exists():
         assert process.poll() is None
+        time.sleep(0.02)
     process.send_signal(10)  # SIGUSR1
-    assert process.wait(60) == 75
+    assert process.wait(120) == 75
     assert saved.exists()
     assert slurm[0].calls("scancel", "--signal=TERM 7.0")
     assert slurm[0].calls("scontrol", "requeue 7")
@@ -216,7 +218,7 @@ def test_a_job_that_slurm_signals_saves_first(slurm, tmp_path):
 
 @pytest.mark.parametrize("script", ["train_per_gpu.sbatch", "train_per_node.sbatch"])
 def test_batch_scripts_hand_their_flags_to_training(slurm, script, tmp_path):
-    assert batch(slurm, f'printf "%s\\n" "$@" > {tmp_path}/words', script).wait(60) == 0
+    assert batch(slurm, f'printf "%s\\n" "$@" > {tmp_path}/words', script).wait(120) == 0
     assert (tmp_path / "words").read_text().splitlines()[-3:] == ["-m", "ebt_jax.train", "--workdir=/runs/oxe"]
 
 

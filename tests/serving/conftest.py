@@ -24,12 +24,12 @@ def running(policy: Policy, **settings) -> Iterator[int]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    assert ready.wait(60)
+    assert ready.wait(300)
     try:
         yield port[0]
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(60)
+        thread.join(300)
         loop.close()
         assert not thread.is_alive()
 

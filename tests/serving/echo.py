@@ -1,7 +1,7 @@
 """A policy whose chunk says which observation it belongs to."""
 
 import dataclasses
-import time
+import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,11 +22,35 @@ def echo_policy() -> Policy:
     return dataclasses.replace(policy, method=policy.method._replace(energy=lambda params, context, a: jnp.sum(a, (1, 2))))
 
 
-class SlowPolicy(Policy):
-    """Takes a third of a second."""
+class Gate:
+    """Keeps calls waiting while it is shut, and says when one has come."""
+
+    def __init__(self) -> None:
+        self._open, self._arrived = threading.Event(), threading.Event()
+        self._open.set()
+
+    def shut(self) -> None:
+        self._arrived.clear()
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def wait_for_a_call(self) -> None:
+        assert self._arrived.wait(60)
+
+    def pass_through(self) -> None:
+        self._arrived.set()
+        assert self._open.wait(60)
+
+
+class HeldPolicy(Policy):
+    """Answers nobody while `gate` is shut."""
+
+    gate = Gate()
 
     def sample_actions(self, *args, **kwargs) -> PolicyOutput:
-        time.sleep(0.3)
+        self.gate.pass_through()
         return super().sample_actions(*args, **kwargs)
 
 

@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
-import threading
 import time
 
 import echo
@@ -37,10 +36,18 @@ def client(port):
 
 
 def get(port, path, headers=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", path, headers=headers or {})
     response = connection.getresponse()
     return response.status, response.read().decode()
+
+
+def eventually(holds, seconds=60.0):
+    """Returns once `holds()`: what a server notes after it has answered is there a moment later."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_example_observation_can_be_sent_back_as_it_is(client):
@@ -95,7 +102,7 @@ def test_answers_are_never_crossed(port):
 def raw(port):
     """A connection without a client's manners, its metadata read."""
     with connect(f"ws://127.0.0.1:{port}", compression=None) as connection:
-        connection.recv(timeout=10)
+        connection.recv(timeout=60)
         yield connection
 
 
@@ -104,21 +111,21 @@ def test_a_refused_request_leaves_the_connection_open(client, raw):
         client.infer({**echo.observation(1), "proprio": np.zeros(2, np.float32)})
     np.testing.assert_allclose(client.infer(echo.observation(5))["actions"][:, 0], 5, rtol=1e-6)
     raw.send("hello")
-    assert json.loads(raw.recv(timeout=10))["message"].startswith("a request must be a binary")
+    assert json.loads(raw.recv(timeout=60))["message"].startswith("a request must be a binary")
 
 
 def test_bytes_that_are_no_message_close_the_connection(raw):
     raw.send(b"\xc1")
-    assert json.loads(raw.recv(timeout=10))["error"] == "bad_frame"
+    assert json.loads(raw.recv(timeout=60))["error"] == "bad_frame"
     with pytest.raises(ConnectionClosed) as caught:
-        raw.recv(timeout=10)
+        raw.recv(timeout=60)
     assert caught.value.rcvd.code == 1007
 
 
 def test_a_frame_past_the_limit_closes_with_1009(raw):
     raw.send(b"\0" * 201_000)
     with pytest.raises(ConnectionClosed) as caught:
-        raw.recv(timeout=10)
+        raw.recv(timeout=60)
     assert caught.value.rcvd.code == 1009
 
 
@@ -127,10 +134,10 @@ def test_mutated_frames_through_a_socket_change_nothing_for_the_others(port):
     with Client(f"ws://127.0.0.1:{port}") as neighbour:
         for i, frame in enumerate(mutate(good, 60, seed=1)):
             with connect(f"ws://127.0.0.1:{port}", compression=None) as hostile:
-                hostile.recv(timeout=10)
+                hostile.recv(timeout=60)
                 hostile.send(frame)
                 with contextlib.suppress(ConnectionClosed):
-                    reply = hostile.recv(timeout=10)
+                    reply = hostile.recv(timeout=60)
                     assert "Traceback" not in (reply if isinstance(reply, str) else "")
             if i % 10 == 0:
                 np.testing.assert_allclose(neighbour.infer(echo.observation(i))["actions"][:, 0], i, rtol=1e-6)
@@ -139,10 +146,9 @@ def test_mutated_frames_through_a_socket_change_nothing_for_the_others(port):
 def test_health_and_metrics(port, client):
     client.infer(echo.observation(1))
     assert get(port, "/healthz") == (200, "OK\n")
-    status, text = get(port, "/metrics")
-    assert status == 200
-    assert 'ebt_requests_total{kind="act",outcome="done"}' in text
-    assert "ebt_connections 1.0" in text
+    assert get(port, "/metrics")[0] == 200
+    for line in ('ebt_requests_total{kind="act",outcome="done"}', "ebt_connections 1.0"):
+        eventually(lambda: line in get(port, "/metrics")[1])
 
 
 def test_a_page_in_a_browser_stays_out(port):
@@ -183,24 +189,30 @@ def test_too_many_clients_are_turned_away(serve):
 
 
 def test_the_newest_observation_wins_and_deadlines_hold(serve):
-    with serve(echo.like(echo.SlowPolicy), batch_sizes=(1,)) as port, Client(f"ws://127.0.0.1:{port}") as client:
-        for i in range(3):
+    gate = echo.HeldPolicy.gate
+    with serve(echo.like(echo.HeldPolicy), batch_sizes=(1,)) as port, Client(f"ws://127.0.0.1:{port}") as client:
+        gate.shut()
+        client.send({**echo.observation(0), "id": 0})
+        gate.wait_for_a_call()  # the first is at the policy before the others come
+        for i in (1, 2):
             client.send({**echo.observation(i), "id": i})
-            time.sleep(0.1 if i == 0 else 0.01)  # the first is at the policy before the others come
         with pytest.raises(ServerError, match="superseded") as caught:
             client.receive()
         assert caught.value.id == 1
+        gate.open()
         assert [client.receive()["id"], client.receive()["id"]] == [0, 2]
         with Client(f"ws://127.0.0.1:{port}") as other:
-            busy = threading.Thread(target=client.infer, args=(echo.observation(1),))
-            busy.start()
-            time.sleep(0.1)
-            begun = time.perf_counter()
-            assert get(port, "/healthz")[0] == 200
-            assert time.perf_counter() - begun < 0.2  # while the policy is at work
+            gate.shut()
+            client.send(echo.observation(1))
+            gate.wait_for_a_call()
+            assert get(port, "/healthz")[0] == 200  # while the policy is at work
+            other.send({**echo.observation(1), "deadline_ms": 20})
+            eventually(lambda: "ebt_waiting 1.0" in get(port, "/metrics")[1])
+            time.sleep(0.03)
+            gate.open()
             with pytest.raises(ServerError, match="deadline of 20 ms"):
-                other.infer({**echo.observation(1), "deadline_ms": 20})
-            busy.join()
+                other.receive()
+            client.receive()
 
 
 def test_a_failing_policy_is_reported_without_its_traceback(serve):

@@ -39,6 +39,58 @@ def test_collectives_are_counted_and_those_of_loops_apart():
     assert count_collectives(HLO) == ({"all-reduce": 2, "all-gather": 1}, 2)
 
 
+HIDDEN = """HloModule jit_train_step, is_scheduled=true
+
+%fused_computation.1 (s: bf16[32]) -> (bf16[32], bf16[128], u32[]) {
+  %s = bf16[32]{0} parameter(0)
+  %g.1 = bf16[128]{0:S(1)} all-gather(%s), channel_id=1, frontend_attributes={chain_id="0"}
+  ROOT %t.1 = (bf16[32], bf16[128], u32[]) tuple(%s, %g.1, %g.1)
+}
+
+%async_collective_fusion.2 (s: bf16[32], x: f32[4]) -> (f32[4], bf16[128]) {
+  %s = bf16[32]{0} parameter(0)
+  %x = f32[4] parameter(1)
+  %g.2 = bf16[128]{0:S(1)} all-gather(%s), channel_id=1, frontend_attributes={chain_id="0"}
+  ROOT %t.2 = (f32[4], bf16[128]) tuple(%x, %g.2)
+}
+
+%fused_computation.3 (s: bf16[32]) -> bf16[128] {
+  %s = bf16[32]{0} parameter(0)
+  ROOT %g.3 = bf16[128]{0:S(1)} all-gather(%s), channel_id=1, frontend_attributes={chain_id="0"}
+}
+
+%body (t: (f32[4], bf16[32])) -> (f32[4], bf16[32]) {
+  %t = (f32[4], bf16[32]) parameter(0)
+  %f.2 = (f32[4], bf16[128]) fusion(%t), kind=kCustom, calls=%async_collective_fusion.2
+  %f.3 = (f32[4], bf16[128]) fusion(%f.2), kind=kCustom, calls=%async_collective_fusion.2
+  ROOT %r = (f32[4], bf16[32]) tuple(%f.3, %t)
+}
+
+%condition (t: (f32[4], bf16[32])) -> pred[] {
+  ROOT %p = pred[] parameter(0)
+}
+
+ENTRY %main.4_spmd (s: bf16[32]) -> bf16[128] {
+  %s = bf16[32]{0} parameter(0)
+  %async-collective-start = (bf16[32], bf16[128], u32[]) fusion(%s), kind=kLoop, calls=%fused_computation.1
+  %w = (f32[4], bf16[32]) while(%async-collective-start), condition=%condition, body=%body
+  ROOT %async-collective-done = bf16[128]{0} fusion(%w), kind=kLoop, calls=%fused_computation.3
+}
+"""
+
+
+def test_an_exchange_that_a_loop_only_hides_is_one_and_not_repeated():
+    """The TPU compiler's way: begun before the loop, done after it, with pieces in the loop's fusions that share its chain_id."""
+    assert count_collectives(HIDDEN) == ({"all-gather": 1}, 0)
+
+
+def test_a_chain_that_begins_and_ends_within_a_loop_is_repeated():
+    body = "calls=%async_collective_fusion.2\n  ROOT"
+    inside = HIDDEN.replace(body, "calls=%fused_computation.1\n  %d = bf16[128] fusion(%f.3), calls=%fused_computation.3\n  ROOT")
+    assert inside != HIDDEN
+    assert count_collectives(inside) == ({"all-gather": 1}, 1)
+
+
 def test_an_update_of_eight_devices_exchanges_outside_its_loops(tiny_config):
     settings = Settings.from_dict({**tiny_config, "method": {"name": "regression"}})
     compiled = compile_step(settings, open_mixture(settings.data).specs, "8", jax.devices())

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ebt_jax.checkpoint import CheckpointError
+from ebt_jax.checkpoint import CheckpointError, sealed
 from ebt_jax.loading import load
 from ebt_jax.normalize import Statistics, VectorStatistics, make_normalizer, normalize
 from ebt_jax.policy import empty_batch
@@ -340,8 +340,11 @@ def test_a_source_with_another_trunk_is_refused_with_its_differences(tiny_run, t
 
 def test_a_source_whose_configuration_is_unreadable_is_refused(tiny_run, tiny_config, tmp_path):
     shutil.copytree(tiny_run / "checkpoints" / "20", tmp_path / "checkpoints" / "20")
-    path = tmp_path / "checkpoints" / "20" / "assets" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "unheard_of": 1}))
+    folder = tmp_path / "checkpoints" / "20" / "assets"
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("digests.json", "commit_success.txt")}
+    files["config.json"] = json.dumps({**json.loads(files["config.json"]), "unheard_of": 1}).encode()
+    for name, content in sealed(files, json.loads((folder / "digests.json").read_text())["arrays"]).items():
+        (folder / name).write_bytes(content)
     with pytest.raises(CheckpointError, match="init_from must be a checkpoint that this version reads.*unheard_of"):
         read_source(str(tmp_path), Settings.from_dict(tiny_config), make_mesh())
 

@@ -50,17 +50,17 @@ def wait_for(path, process, seconds=240):
 
 @pytest.mark.slow
 def test_a_killed_run_continues_bit_for_bit(tmp_path):
-    """200 steps straight = 100 steps, kill -9, resume, to 200: the same losses and the same bytes of parameters."""
+    """200 steps straight = 100 steps and up to 50 more, kill -9, resume, to 200: the same losses and the same bytes of parameters."""
     size = ["--config.num_steps=200", "--config.save_interval=100", "--config.eval_interval=0"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     subprocess.run(command(straight, *size), check=True, cwd=ROOT, env=environment(tmp_path), capture_output=True)
-    process = subprocess.Popen(
-        command(killed, *size), cwd=ROOT, env=environment(tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    # Its loader stops after 150 batches: the kill cannot come too late.
+    halting = [sys.executable, ROOT / "launch/local.py", "--inside=stall", "--after=150", "--", *command(killed, *size)[3:]]
+    process = subprocess.Popen(halting, cwd=ROOT, env=environment(tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     wait_for(killed / "checkpoints" / "100", process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert max(losses(killed)) < 200
+    assert 100 <= max(losses(killed)) <= 150
     again = subprocess.run(command(killed, *size), check=True, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True)
     assert "resumed at step 100" in again.stderr
     assert losses(killed) == losses(straight)
@@ -75,7 +75,7 @@ def test_sigterm_saves_and_exits_75(tmp_path):
     )
     wait_for(tmp_path / "run" / "checkpoints" / "10", process)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 75, stderr[-2000:]
     saved = Checkpoints(tmp_path / "run" / "checkpoints", read_only=True).steps[-1]
     assert f"interrupted: saved step {saved} of 100000" in stderr
@@ -98,6 +98,7 @@ def test_a_step_folder_holds_what_a_policy_needs(tiny_run, tiny_config):
         "loader.json",
         "example_batch.npz",
         "format.json",
+        "digests.json",
     }
     (dataset,) = json.loads(assets["datasets.json"])
     assert (dataset["name"], dataset["version"], dataset["share"]) == ("metaworld_pick_place_v3", "1.0.0", 1.0)
@@ -167,6 +168,15 @@ def test_an_interrupt_between_two_steps_saves_where_it_stands(tmp_path, tiny_con
 def test_a_batch_that_does_not_split_is_refused(tmp_path, tiny_config):
     with pytest.raises(ValueError, match="batch_size must be a multiple of devices x optimizer.accumulate_steps = 8 x 1, got 12"):
         train({**tiny_config, "batch_size": 12}, tmp_path)
+
+
+def test_a_kill_while_lines_are_dropped_loses_none(tmp_path, monkeypatch):
+    path, lines = tmp_path / "metrics.jsonl", '{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 2.0}\n'
+    path.write_text(lines)
+    monkeypatch.setattr(pathlib.Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        loop.MetricsLog(tmp_path, 1)
+    assert path.read_text() == lines
 
 
 def test_lines_after_the_checkpoint_and_torn_lines_are_dropped(tmp_path):

@@ -28,11 +28,13 @@ ENDLESS = (
     "--config.num_steps=100000",
     "--config.eval_interval=0",
     "--config.data.language=none",
-    f"--heartbeat_seconds={HEARTBEAT}",
-    "--watchdog_seconds=3",
+    "--heartbeat_seconds=100",
 )
+IMPATIENT = "--watchdog_seconds=5"  # for jobs that shall be found stuck: on a busy machine others may be slow for longer
+FAILED = {0, 75, None}.isdisjoint
+"""Of exit codes: all ended, none as if it had gone well; jax's own checks end a process by a signal."""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture
@@ -53,8 +55,8 @@ def start(tmp_path, tmp_path_factory, monkeypatch):
 
 
 def bound(seconds):
-    """Seconds promised where the machine has a core for this test, and time enough elsewhere."""
-    return seconds if os.getloadavg()[0] <= 2 * (os.cpu_count() or 1) else 10 * seconds
+    """Seconds promised where the machine has cores for this test's processes, and time enough elsewhere."""
+    return seconds if os.getloadavg()[0] <= (os.cpu_count() or 1) else 10 * seconds
 
 
 def wait_for_text(job, rank, words, seconds=300.0):
@@ -94,38 +96,55 @@ def test_sigterm_to_one_stops_all_after_the_same_step(start):
     with Checkpoints(job.workdir / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps[-1] == step
     again = start(*ENDLESS)
+    wait_for_text(again, 1, f"resumed at step {step}")
     again.wait_for_step(step + 3)
-    assert f"resumed at step {step}" in again.log(1)
 
 
 def test_a_dead_process_ends_the_others(start):
-    job = start(*ENDLESS)
+    job = start(*ENDLESS, f"--heartbeat_seconds={HEARTBEAT}")
     job.wait_for_step(15)
     struck = job.strike(1, "kill")
-    code, _ = job.wait(300)
-    assert code not in (0, 75, None)
+    assert FAILED(job.wait(300))
     assert time.monotonic() - struck < bound(HEARTBEAT + 5)
 
 
 def test_an_exception_in_one_ends_all(start):
-    job = start(*ENDLESS, fault="raise", rank=1, after=15)
+    job = start(*ENDLESS, fault="raise", rank=1, after=25)
     raised = wait_for_text(job, 1, "injected: this shard cannot be read")
-    assert job.wait(300) == [1, 1]
+    codes = job.wait(300)
+    assert codes[1] == 1
+    assert FAILED(codes)
     assert time.monotonic() - raised < bound(15)
     assert "process 1 failed" in job.log(0)
     with Checkpoints(job.workdir / "checkpoints", read_only=True) as checkpoints:
-        assert checkpoints.steps == [10]
+        assert checkpoints.steps[-1] in (10, 20)  # the save at 20 may have been under way
 
 
 def test_a_stalled_loader_ends_all_with_their_stacks(start):
-    job = start(*ENDLESS, fault="stall", rank=1, after=15)
+    job = start(*ENDLESS, IMPATIENT, fault="stall", rank=1, after=15)
     job.wait_for_step(14)
     begun = time.monotonic()
-    assert None not in job.wait(600)
+    assert FAILED(job.wait(600))
     assert time.monotonic() - begun < bound(30)
-    assert [process.returncode for process in job.processes] == [1, 1]
     assert "in broken" in job.log(1)  # the stack of the one that is to blame
     assert any(f"process {rank} of 2 is stuck" in job.log(rank) for rank in (0, 1))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_frozen_process_ends_the_others(start, rank):
+    """SIGSTOP, also to the first process, where the coordination service lives. Only the watchdog sees it: heartbeats wait for ever."""
+    other = 1 - rank
+    job = start(*ENDLESS, IMPATIENT, "--heartbeat_seconds=3000", "--config.save_interval=300")
+    saved = job.workdir / "checkpoints" / "300"
+    while not saved.exists():  # and far from the next save, which may take longer than an update
+        job.wait_for_step(job.last_step() + 1)
+    job.strike(rank, "freeze")
+    code = job.wait(600, but=[rank])[other]
+    assert FAILED([code])
+    assert f"process {other} of 2 is stuck" in job.log(other)
+    assert "in train\n" in job.log(other)  # its stack: it waits for the other
+    again = start(*ENDLESS, "--config.save_interval=300")
+    wait_for_text(again, other, "resumed at step 300")
 
 
 def test_twenty_kills_leave_no_trace(tmp_path):

@@ -9,7 +9,9 @@ from ebt_jax.training import watchdog
 from ebt_jax.training.watchdog import Watchdog
 
 
-def test_silence_ends_the_process_with_its_number_and_stacks(capfd):
+def test_silence_ends_the_process_with_its_number_and_stacks(capfd, monkeypatch):
+    monkeypatch.setattr(watchdog, "OTHERS_SECONDS", 0.0)
+    monkeypatch.setattr(watchdog, "LOCKED_SECONDS", 60.0)  # a late thread must not end pytest
     ended = threading.Event()
     messages = []
 
@@ -17,13 +19,13 @@ def test_silence_ends_the_process_with_its_number_and_stacks(capfd):
         messages.append(message)
         ended.set()
 
-    def stuck():
+    def stuck(dog):
+        for _ in range(3):
+            dog.update(8)
         assert ended.wait(60)
 
     with Watchdog(0.2, end, 1, 4) as dog:
-        for step in (6, 7, 8):
-            dog.update(step)
-        stuck()
+        stuck(dog)
     (message,) = messages
     assert message.startswith("error: process 1 of 4 is stuck: nothing happened for")
     assert "'update' of step 8" in message
@@ -63,6 +65,7 @@ def test_a_closed_watchdog_is_silent():
 def test_an_error_in_one_of_several_processes_gets_a_deadline(monkeypatch):
     """Saving what is under way may need processes that will never answer."""
     monkeypatch.setattr(watchdog, "CLOSING_SECONDS", 0.1)
+    monkeypatch.setattr(watchdog, "OTHERS_SECONDS", 0.0)
     ended, messages = threading.Event(), []
     with pytest.raises(OSError, match="shard"), Watchdog(0.0, lambda message: (messages.append(message), ended.set()), 0, 2):
         raise OSError("shard is gone")
