@@ -216,7 +216,7 @@ def main(argv: list[str]) -> None:
         "load_before": load,
         "versions": {
             "python": platform.python_version(),
-            "resize.c": "compiled" if images._COMPILED else "not compiled",
+            "resize.c": "compiled" if images.COMPILED else "not compiled",
             **{name: version(name) for name in ("numpy", "grain", "simplejpeg", *(["tensorflow-cpu"] if theirs else []))},
         },
         "command": "python " + " ".join(["benchmarks/loader.py", *sys.argv[1:]]),

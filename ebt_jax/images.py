@@ -36,21 +36,21 @@ def resize_into(image: UInt8[np.ndarray, "y x c"], resized: UInt8[np.ndarray, "h
         raise ValueError(f"images must be uint8, got {image.dtype}.")
     if image.shape == resized.shape:
         resized[:] = image
-    elif _COMPILED is None:
+    elif COMPILED is None:
         _resize(image, resized)
     else:
-        _resize_compiled(_COMPILED, np.ascontiguousarray(image), resized)
+        _resize_compiled(COMPILED, np.ascontiguousarray(image), resized)
 
 
 def _load() -> ctypes.CDLL | None:
-    """`resize.c`, or None where it was not compiled."""
     try:
         return np.ctypeslib.load_library("_resize.abi3.so", __file__)
     except OSError:
         return None
 
 
-_COMPILED = _load()
+COMPILED = _load()
+"""`resize.c`, or None where it was not compiled."""
 
 
 def _resize_compiled(library: ctypes.CDLL, image: UInt8[np.ndarray, "y x c"], resized: UInt8[np.ndarray, "height width c"]) -> None:
