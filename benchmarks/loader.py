@@ -3,9 +3,9 @@
     EBT_JAX_TEST_DATA=... python benchmarks/loader.py --output=benchmarks/results/loader.json
 
 Windows of two 256 x 256 JPEG frames resized to 224 x 224 and a chunk of 16 actions, through all of each loader, with nothing consuming
-them. Every measurement is a process of its own; ours and tf.data's take turns, and medians over --rounds count. Peak memory is
-ru_maxrss. tf.data needs the [tf] extra; without it, only ours is measured. How far any loader could go says `decode`: JPEG decoding
-alone, on one thread a core.
+them. Every measurement is a process of its own; the pipelines take turns, and medians over --rounds count. Peak memory is
+ru_maxrss. `numpy` is ours without the compiled resize. tf.data needs the [tf] extra; without it, only ours is measured. How far any
+loader could go says `decode`: JPEG decoding alone, on one thread a core.
 
 Goals on two cores: 3 times tf.data's windows a second, 120 decoded frames a second, the first batch within 10 s of opening an
 unindexed dataset, a resident set that grows by at most 1 MB in 1,000 batches over 20,000 batches of one window, and at most
@@ -44,7 +44,7 @@ DATASETS = flags.DEFINE_integer("datasets", 20, "Datasets in the mixture whose p
 SHUFFLE_BUFFER = flags.DEFINE_integer("shuffle_buffer", 5_000, "tf.data's shuffle buffer, windows; Octo's configurations take 500,000.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder for the shards; a temporary one where empty.")
 OUTPUT = flags.DEFINE_string("output", "", "JSON file for the results.")
-ROLE = flags.DEFINE_string("role", "", "One measurement, as a process of its own: ours, state, memory, decode, lanczos3 or bilinear.")
+ROLE = flags.DEFINE_string("role", "", "One measurement, a process of its own: ours, numpy, state, memory, decode, lanczos3 or bilinear.")
 NAMES = flags.DEFINE_list("names", ["dataset_00"], "For a role: the datasets to read.")
 
 BUDGET_MB = 1024
@@ -142,7 +142,9 @@ def decode() -> dict[str, float]:
 
 def measure(role: str, names: list[str]) -> dict[str, float]:
     """One measurement in this process."""
-    if role == "ours":
+    if role == "numpy":
+        images.COMPILED = None
+    if role in ("ours", "numpy"):
         return speed(ours(names), BATCH_SIZE.value)
     if role == "state":
         return speed(ours(names, cameras=(), batch_size=256), 256)
@@ -194,7 +196,7 @@ def main(argv: list[str]) -> None:
         watched = apart("memory", ["dataset_00"])
         rounds: dict[str, list[dict[str, float]]] = {}
         for _ in range(ROUNDS.value):
-            for role in ["ours", *theirs]:
+            for role in ["ours", "numpy", *theirs]:
                 rounds.setdefault(role, []).append(apart(role, ["dataset_00"]))
         speeds = {role: median(rows) for role, rows in rounds.items()}
         state, limit = apart("state", ["dataset_00"]), apart("decode", ["dataset_00"])
