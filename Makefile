@@ -25,7 +25,7 @@ setup: $(READY) ## Make .venv from requirements.lock (uv where present, else pip
 
 # requirements.lock lists every package with its hash, so nothing is resolved here and --no-deps is exact. The project itself
 # needs only setuptools, which the lock carries too.
-$(READY): requirements.lock requirements.txt pyproject.toml
+$(READY): requirements.lock requirements.txt pyproject.toml ebt_jax/resize.c
 	@if [ "$$(uname -s)" != Linux ]; then
 	    echo "error: requirements.lock pins Linux wheels, this is $$(uname -s). Elsewhere: pip install -e '.[dev,metaworld]'" >&2
 	    exit 1

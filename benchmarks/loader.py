@@ -3,42 +3,48 @@
     EBT_JAX_TEST_DATA=... python benchmarks/loader.py --output=benchmarks/results/loader.json
 
 Windows of two 256 x 256 JPEG frames resized to 224 x 224 and a chunk of 16 actions, through all of each loader, with nothing consuming
-them. Every measurement is a process of its own; ours and tf.data's take turns, and medians over --rounds count. Peak memory is
-ru_maxrss. tf.data needs the [tf] extra; without it, only ours is measured.
+them. Every measurement is a process of its own; the pipelines take turns, and medians over --rounds count. Peak memory is
+ru_maxrss. `numpy` is ours without the compiled resize. tf.data needs the [tf] extra; without it, only ours is measured. How far any
+loader could go says `decode`: JPEG decoding alone, on one thread a core.
 
 Goals on two cores: 3 times tf.data's windows a second, 120 decoded frames a second, the first batch within 10 s of opening an
 unindexed dataset, a resident set that grows by at most 1 MB in 1,000 batches over 20,000 batches of one window, and at most
 1,024 MB with 20 datasets in the mixture.
 """
 
+import concurrent.futures
 import json
 import os
 import pathlib
 import platform
 import resource
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import shards
+import simplejpeg
 from absl import app, flags
 
+from ebt_jax import images
+
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Windows in a batch.")
-BATCHES = flags.DEFINE_integer("batches", 40, "Batches in one measurement of speed.")
+BATCHES = flags.DEFINE_integer("batches", 100, "Batches in one measurement of speed.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Processes of each pipeline, of which the median counts.")
 MEMORY_BATCHES = flags.DEFINE_integer("memory_batches", 20_000, "Batches of one window over which memory is watched.")
 DATASETS = flags.DEFINE_integer("datasets", 20, "Datasets in the mixture whose peak memory is measured.")
 SHUFFLE_BUFFER = flags.DEFINE_integer("shuffle_buffer", 5_000, "tf.data's shuffle buffer, windows; Octo's configurations take 500,000.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder for the shards; a temporary one where empty.")
 OUTPUT = flags.DEFINE_string("output", "", "JSON file for the results.")
-ROLE = flags.DEFINE_string("role", "", "One measurement, as a process of its own: ours, state, memory, lanczos3 or bilinear.")
+ROLE = flags.DEFINE_string("role", "", "One measurement, a process of its own: ours, numpy, state, memory, decode, lanczos3 or bilinear.")
 NAMES = flags.DEFINE_list("names", ["dataset_00"], "For a role: the datasets to read.")
 
 BUDGET_MB = 1024
@@ -95,14 +101,57 @@ def memory(batches: Iterator[Any]) -> dict[str, float]:
     }
 
 
+def decode() -> dict[str, float]:
+    """Frames a second on one thread a core: decoded alone, decoded and resized as the loader does, and to 112 x 112 decoded by libjpeg at
+    half the size first, with what that does to the pixels (grey levels)."""
+    from ebt_jax.data.example import parse, spans
+    from ebt_jax.images import resize
+
+    with open(next(shards.files(DATA_DIR.value, "dataset_00")), "rb") as file:
+        record = file.read(4 + struct.unpack("<Q", file.read(8))[0])[4:]
+    pictures = [record[start : start + size] for start, size in spans(record, parse(record)["steps/observation/image"])]
+    cores = os.cpu_count() or 1
+
+    def rate(job: Callable[[bytes], np.ndarray]) -> float:
+        def once(_: int) -> None:
+            for picture in pictures:
+                job(picture)
+
+        with concurrent.futures.ThreadPoolExecutor(cores) as pool:
+            list(pool.map(once, range(cores)))
+            start = time.perf_counter()
+            list(pool.map(once, range(40 * cores)))
+            return 40 * cores * len(pictures) / (time.perf_counter() - start)
+
+    def whole(size: int) -> Callable[[bytes], np.ndarray]:
+        return lambda picture: resize(simplejpeg.decode_jpeg(picture), size, size)
+
+    def reduced(picture: bytes) -> np.ndarray:
+        return resize(simplejpeg.decode_jpeg(picture, min_height=112, min_width=112), 112, 112)
+
+    apart = [np.abs(whole(112)(picture).astype(int) - reduced(picture)) for picture in pictures]
+    return {
+        "frames_per_second": rate(simplejpeg.decode_jpeg),
+        "and_resized_to_224": rate(whole(224)),
+        "and_resized_to_112": rate(whole(112)),
+        "decoded_at_half_size_and_resized_to_112": rate(reduced),
+        "half_size_differs_by_mean": float(np.mean(apart)),
+        "half_size_differs_by_at_most": float(np.max(apart)),
+    }
+
+
 def measure(role: str, names: list[str]) -> dict[str, float]:
     """One measurement in this process."""
-    if role == "ours":
+    if role == "numpy":
+        images.COMPILED = None
+    if role in ("ours", "numpy"):
         return speed(ours(names), BATCH_SIZE.value)
     if role == "state":
         return speed(ours(names, cameras=(), batch_size=256), 256)
     if role == "memory":
         return memory(ours(names, batch_size=1))
+    if role == "decode":
+        return decode()
     from octo_pipeline import batches
 
     return speed(batches(DATA_DIR.value, names, BATCH_SIZE.value, SHUFFLE_BUFFER.value, role), BATCH_SIZE.value)
@@ -147,10 +196,10 @@ def main(argv: list[str]) -> None:
         watched = apart("memory", ["dataset_00"])
         rounds: dict[str, list[dict[str, float]]] = {}
         for _ in range(ROUNDS.value):
-            for role in ["ours", *theirs]:
+            for role in ["ours", "numpy", *theirs]:
                 rounds.setdefault(role, []).append(apart(role, ["dataset_00"]))
         speeds = {role: median(rows) for role, rows in rounds.items()}
-        state = apart("state", ["dataset_00"])
+        state, limit = apart("state", ["dataset_00"]), apart("decode", ["dataset_00"])
         mixture = {role: apart(role, everything) for role in ["ours", *theirs[:1]]}
     rate = speeds["ours"]["windows_per_second"]
     ratios = {role: rate / speeds[role]["windows_per_second"] for role in theirs}
@@ -169,6 +218,7 @@ def main(argv: list[str]) -> None:
         "load_before": load,
         "versions": {
             "python": platform.python_version(),
+            "resize.c": "compiled" if images.COMPILED else "not compiled",
             **{name: version(name) for name in ("numpy", "grain", "simplejpeg", *(["tensorflow-cpu"] if theirs else []))},
         },
         "command": "python " + " ".join(["benchmarks/loader.py", *sys.argv[1:]]),
@@ -179,6 +229,7 @@ def main(argv: list[str]) -> None:
         "times_as_fast_as": ratios,
         "times_as_fast_as_per_processor_second": fair,
         "state_only": state,
+        "decode": {**limit, "loader_reaches": 2 * rate / limit["frames_per_second"]},
         f"{len(everything)}_datasets": mixture,
         "memory": watched,
         "goals": goals,
@@ -187,6 +238,9 @@ def main(argv: list[str]) -> None:
         rate = f"{row['windows_per_second']:8,.0f} windows/s ({row['slowest']:,.0f} to {row['fastest']:,.0f})"
         rest = f"first batch {row['first_batch_seconds']:.1f} s, peak {row['peak_mb']:,.0f} MB"
         print(f"{role:9} {rate}, {row['windows_per_processor_second']:,.0f} a processor second, {rest}")
+    print(
+        f"decode    {limit['frames_per_second']:,.0f} frames/s alone, of which the loader reaches {result['decode']['loader_reaches']:.2f}"
+    )
     for goal, reached in goals.items():
         print(f"{'yes' if reached else 'NO':4} {goal}")
     if OUTPUT.value:

@@ -222,6 +222,14 @@ def _unwritable(folder: pathlib.Path) -> str:
         return error.strerror or str(error)
 
 
+def resizing() -> Iterator[Check]:
+    """Images are resized by compiled code."""
+    from ebt_jax import images
+
+    slow = "" if images.COMPILED else "For five times the speed, with the same pixels: install a C compiler, then pip install -e . again"
+    yield Check("resize", not slow, False, "compiled" if not slow else "by numpy", slow)
+
+
 def ports() -> Iterator[Check]:
     """The ports of the server and of many hosts can be bound on this machine."""
     for port, use in PORTS.items():
@@ -269,6 +277,7 @@ CHECKS: list[tuple[str, bool, Callable[[], Iterator[Check]]]] = [
     ("compile", True, compiling),
     ("memory", False, memory),
     ("data", True, data),
+    ("resize", False, resizing),
     ("ports", False, ports),
     ("GL rendering", False, rendering),
     ("ffmpeg", False, ffmpeg),

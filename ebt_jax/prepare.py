@@ -4,8 +4,8 @@
   python -m ebt_jax.prepare --data_dir=DIR --mixture=NAME --array_record=DIR
   python -m ebt_jax.prepare --data_dir=gs://... --mixture=NAME --parts_dir=gs://... --beam=--runner=DataflowRunner --beam=--project=P
 
-Writes the index of every dataset into the cache (docs/data.md), or with --array_record the datasets themselves into that folder.
-Started again it goes on where it stood. The last line on stdout names what was made.
+Writes the index of every split of every dataset into the cache (docs/data.md), or with --array_record the datasets themselves into that
+folder. Started again it goes on where it stood. Stdout names what was made, a line each; the training split of a dataset comes last.
 """
 
 from typing import cast
@@ -25,7 +25,7 @@ BEAM = flags.DEFINE_multi_string("beam", [], "A flag for Apache Beam, which then
 
 
 def main() -> None:
-    """Opens every dataset of the mixture, or rewrites it."""
+    """Indexes every dataset of the mixture, or rewrites it."""
     from ebt_jax.data import jobs
     from ebt_jax.data.array_record import to_array_record
     from ebt_jax.data.beam import on_beam
@@ -40,10 +40,11 @@ def main() -> None:
     for name in cli.progress(settings.weights, len(settings.weights), "datasets", every=1):
         folder = find_folder(settings.data_dir, name)
         if ARRAY_RECORD.value:
-            made = to_array_record(folder, ARRAY_RECORD.value, runner)
-        else:
-            made = open_index(folder, "train", describe(folder), CACHE_DIR.value, on_bad, runner, PARTS_DIR.value).cache
-        print(made)
+            print(to_array_record(folder, ARRAY_RECORD.value, runner))
+            continue
+        held = [split for split, shards in folder.splits.items() if any(shard.num_records for shard in shards)] or ["train"]
+        for split in sorted(held, key=lambda split: split == "train"):
+            print(open_index(folder, split, describe(folder), CACHE_DIR.value, on_bad, runner, PARTS_DIR.value).cache)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from ebt_jax import doctor
+from ebt_jax import doctor, images
 from ebt_jax.doctor import Check
 
 
@@ -44,6 +44,16 @@ def test_a_folder_that_cannot_be_written_and_test_data_that_is_not_there(tmp_pat
     assert (found["index cache"].ok, found["index cache"].remedy) == (False, "Set $EBT_JAX_CACHE to a folder of yours")
     assert not found["test data"].ok
     assert found["bundled sample"].ok
+
+
+def test_a_resize_that_is_not_compiled_says_how(monkeypatch) -> None:
+    monkeypatch.setattr(images, "COMPILED", None)
+    (check,) = doctor.resizing()
+    assert (check.ok, check.needed, check.found) == (False, False, "by numpy")
+    assert "install a C compiler" in check.remedy
+    monkeypatch.setattr(images, "COMPILED", object())
+    (check,) = doctor.resizing()
+    assert (check.ok, check.remedy) == (True, "")
 
 
 def test_a_port_that_is_taken(monkeypatch) -> None:

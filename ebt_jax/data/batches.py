@@ -21,7 +21,7 @@ from ebt_jax.data.order import mix
 from ebt_jax.data.splits import Split
 from ebt_jax.data.windows import windows
 from ebt_jax.data.wording import AS_WRITTEN, Wordings, tokens, uniform
-from ebt_jax.images import resize
+from ebt_jax.images import resize_into
 from ebt_jax.specs import GOAL, LanguageSpec, Specs
 from ebt_jax.types import Batch, Observation
 
@@ -138,7 +138,6 @@ def _read(
         )
         for visit in visits
     ]
-    sizes = {camera.name: (camera.height, camera.width) for camera in cameras}
     for visit, request, found in zip(visits, requests, records.read_many(index.file_format, requests), strict=True):
         try:
             if isinstance(found, Exception):
@@ -151,14 +150,16 @@ def _read(
                     vectors = np.stack([np.frombuffer(data, "<f4") for data in parts])
                     embeddings[rows] = vectors[np.searchsorted(steps, seen[rows, -1])]
                     continue
-                frames = np.stack([resize(_decode_named(data, request), *sizes[name]) for data in parts])
-                real = frames.max(axis=(1, 2, 3)) > 0  # datasets send black for a camera that is not there
-                if name.startswith(GOAL):
-                    place = np.searchsorted(steps, goals[rows])
-                    images[name][rows, -1], masks[name][rows, -1] = frames[place], real[place]
-                else:
-                    place = np.searchsorted(steps, seen[rows])
-                    images[name][rows], masks[name][rows] = frames[place], real[place]
+                goal = name.startswith(GOAL)
+                into, shown = (images[name][:, -1:], masks[name][:, -1:]) if goal else (images[name], masks[name])
+                place = np.searchsorted(steps, goals[rows, None] if goal else seen[rows])
+                for number, data in enumerate(parts):
+                    found_rows, found_steps = np.nonzero(place == number)
+                    (first, *others) = zip(rows[found_rows].tolist(), found_steps.tolist(), strict=True)
+                    resize_into(_decode_named(data, request), into[first])
+                    shown[first] = into[first].max() > 0  # datasets send black for a camera that is not there
+                    for other in others:
+                        into[other], shown[other] = into[first], shown[first]
         except (records.CorruptRecordError, OSError) as error:
             for row in visit.rows:
                 errors[row] = error

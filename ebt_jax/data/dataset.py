@@ -78,9 +78,9 @@ class Dataset:
 def open_dataset(folder: Folder, entry: Entry, settings: DataSettings, weight: float) -> Dataset:
     """Indexes the folder where that is not done yet, leaves out what is to be, and takes the statistics of what trains."""
     whole = train_split(_index(folder, "train", entry, settings), folder.name, settings)
-    before = make_normalizer(statistics(whole).action, settings.normalization, entry.spec.action)
+    before = make_normalizer(statistics(whole, settings.index_processes).action, settings.normalization, entry.spec.action)
     train, left_out = filters.apply(settings.filters, whole, entry.spec, before)
-    found = statistics(train)
+    found = statistics(train, settings.index_processes)
     action = make_normalizer(found.action, settings.normalization, entry.spec.action)
     proprio = make_normalizer(found.proprio, settings.proprio_normalization)
     return Dataset(folder, entry, settings, weight, train, found, action, proprio, before, left_out=left_out)

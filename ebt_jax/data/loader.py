@@ -6,14 +6,15 @@ A host of P holds rows n B + p B/P and the B/P - 1 that follow, so the batches o
 one host.
 """
 
+import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grain
 import jax
 import numpy as np
-from jaxtyping import Int, UInt64
+from jaxtyping import Bool, Int, Shaped, UInt64
 
 from ebt_jax.data.mixture import Mixture
 from ebt_jax.data.order import draw, mix, permute
@@ -83,12 +84,18 @@ class _Batches:
 
     def _gather(self, which: Int[np.ndarray, " b"], windows: Int[np.ndarray, " b"], keys: UInt64[np.ndarray, " b"] | None = None) -> Batch:
         """The windows of each dataset, normalised by its own statistics, in the order asked for."""
-        mixture, parts = self._mixture, []
+        mixture, parts, places = self._mixture, [], []
         for i in np.unique(which):
             mine, part = which == i, self._splits[i]
             numbers = windows[mine] if keys is None or self._together == 1 else part.scatter(windows[mine], self._seed)
             parts.append(mixture.batch(mixture.datasets[i], part, numbers, None if keys is None else keys[mine]))
-        if len(parts) == 1:
-            return parts[0]
-        place = np.argsort(np.argsort(which, kind="stable"))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], *parts)
+            places.append(mine)
+        return parts[0] if len(parts) == 1 else jax.tree.map(functools.partial(_join, places), *parts)
+
+
+def _join(places: Sequence[Bool[np.ndarray, " b"]], *leaves: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "b ..."]:
+    """The rows of every leaf in their places: where a mask is True."""
+    whole = np.empty((len(places[0]), *leaves[0].shape[1:]), leaves[0].dtype)
+    for mine, leaf in zip(places, leaves, strict=True):
+        whole[mine] = leaf
+    return whole

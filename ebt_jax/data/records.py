@@ -2,7 +2,7 @@
 
 A TFRecord is  length (8 bytes), its checksum (4), the record, its checksum (4),  with masked CRC-32C checksums. It has no
 table of contents: `scan` walks it once, and what it yields is enough to read any byte of it later. An ArrayRecord has one, and
-checks itself, but yields whole records only.
+checks itself, but yields whole records only; its own reader, not fsspec, fetches those of a gs:// bucket, by ranges.
 """
 
 import functools
@@ -171,17 +171,20 @@ def _whole(path: str, number: int) -> bytes:
     try:
         return _array_record(path).read([number])[0]
     except RuntimeError as error:
+        if not remote.exists(epath.Path(path)):
+            raise FileNotFoundError(path) from error
         raise CorruptRecordError(f"{path}: record {number} is corrupt: {error}. Copy it again.") from error
 
 
 @functools.lru_cache(maxsize=256)
 def _array_record(path: str) -> array_record_module.ArrayRecordReader:
-    if remote.is_remote(path):
-        raise ValueError(f"array_record files must lie on a disk (or a bucket mounted as one), got {path}. TFRecord is read from buckets.")
-    if not epath.Path(path).exists():  # the reader would open it as an empty file
+    away = remote.is_remote(path)
+    if away and not path.startswith("gs://"):
+        raise ValueError(f"array_record files must lie on a disk, a bucket mounted as one, or in gs://, got {path}. Keep TFRecord there.")
+    if not remote.exists(epath.Path(path)):  # the reader would open it as an empty file, or ask for it again and again
         raise FileNotFoundError(path)
     try:
-        return array_record_module.ArrayRecordReader(path)
+        return array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0" if away else "")
     except RuntimeError as error:
         raise CorruptRecordError(f"{path} is no array_record file: {error}. Copy it again.") from error
 

@@ -84,7 +84,7 @@ class DataSettings:
       goal_dropout: share whose goal images are hidden; never where the instruction is hidden or missing.
       windows_per_visit: windows of one episode that follow each other in the order, so that one visit to a record serves them: 1
         for data on a disk, 4 to 16 where each read is dear. A power of two.
-      index_processes: that build an index; -1 is one a core where the data are large, 0 is none beside this one.
+      index_processes: that build an index and take statistics; -1 is one a core where the data are large, 0 is none beside this one.
       seed: of the choice of held-out episodes, and of nothing else.
       cache_dir: for indexes; "" is beside the data where that is writable, else ~/.cache/ebt_jax.
     """

@@ -7,12 +7,15 @@ every host, and never parts two copies of one episode.
 import dataclasses
 import functools
 import hashlib
+import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 
+from ebt_jax.data import jobs
 from ebt_jax.data import statistics as merged
 from ebt_jax.data.index import Index, keep
 from ebt_jax.data.order import mix, permute
@@ -67,16 +70,38 @@ class Split:
             found[mine] = start + permute(windows[mine] - start, length, mix(int(run), seed))
         return found
 
-    def blocks(self, column: str, size: int = 1 << 18) -> Iterator[NDArray]:
-        """The rows of a column at every window, in order, about `size` at a time."""
+    def parts(self, column: str, size: int = 1 << 21) -> list["Rows"]:
+        """The rows of a column at every window, in order, about `size` in each part."""
         values, runs = self.index.columns[column], self._runs
-        starts = self.episodes["start"][runs["episode"]] + runs["first"]
-        edges = np.searchsorted(self._ends, np.arange(size, len(self) + size, size), side="left") + 1
-        for first, last in zip([0, *edges[:-1]], edges, strict=True):
-            spans = zip(starts[first:last].tolist(), runs["length"][first:last].tolist(), strict=True)
-            rows = [values[start : start + length] for start, length in spans]
-            if rows:
-                yield np.concatenate(rows)
+        starts, file = self.episodes["start"][runs["episode"]] + runs["first"], os.fspath(self.index.cache / column)
+        return [Rows(file, values.dtype.str, values.shape, starts[part], runs["length"][part]) for part in _together(runs["length"], size)]
+
+
+class Rows(NamedTuple):
+    """Rows of a column's file, `lengths` from each of `starts`: any process can read them."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+    starts: Int[np.ndarray, " n"]
+    lengths: Int[np.ndarray, " n"]
+
+    def __call__(self, size: int = 1 << 18) -> Iterator[NDArray]:
+        """The rows in order, about `size` at a time."""
+        values = np.asarray(np.memmap(self.file, self.dtype, "r", shape=self.shape))
+        for part in _together(self.lengths, size):
+            spans = zip(self.starts[part].tolist(), self.lengths[part].tolist(), strict=True)
+            yield np.concatenate([values[start : start + length] for start, length in spans])
+
+
+def _together(lengths: Int[np.ndarray, " n"], size: int) -> Iterator[slice]:
+    """All of `lengths` in their order, as groups that sum to about `size`."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    edges = np.searchsorted(ends, np.arange(size, total + size, size), side="left") + 1
+    for first, last in zip([0, *edges[:-1]], edges, strict=True):
+        if first < min(last, len(lengths)):
+            yield slice(first, last)
 
 
 def train_split(index: Index, name: str, settings: DataSettings) -> Split:
@@ -117,22 +142,27 @@ def held_out(index: Index, name: str, settings: DataSettings) -> Bool[np.ndarray
     return (hashes < np.float64(settings.validation_fraction) * 2.0**64)[which]
 
 
-def statistics(split: Split) -> Statistics:
-    """Statistics of a split's actions and proprio at every window, robot units; kept beside its index."""
+def statistics(split: Split, processes: int = -1) -> Statistics:
+    """Statistics of a split's actions and proprio at every window, robot units; kept beside its index.
+
+    `processes` as `jobs.choose` takes it; the numbers do not depend on it.
+    """
     runs = b"" if split.runs is None else split.runs.tobytes()
     key = hashlib.sha256(split.episodes["start"].tobytes() + runs).hexdigest()[:16]
     path = split.index.cache / f"statistics-{key}.json"
     if path.exists():
         return Statistics.from_json(path.read_text())
-    found = Statistics(_of(split, "action"), _of(split, "proprio"), len(split), len(split.episodes))
+    found = Statistics(_of(split, "action", processes), _of(split, "proprio", processes), len(split), len(split.episodes))
     keep(path, found.to_json())
     return found
 
 
-def _of(split: Split, column: str) -> VectorStatistics:
+def _of(split: Split, column: str, processes: int) -> VectorStatistics:
     if column not in split.index.columns:
         return VectorStatistics(*(np.zeros(0) for _ in dataclasses.fields(VectorStatistics)))
-    return merged.statistics(lambda: split.blocks(column), split.index.columns[column].shape[1])
+    values, parts = split.index.columns[column], split.parts(column)
+    runner = jobs.choose(len(split) * values.shape[1] * values.itemsize, len(parts), processes)
+    return merged.statistics(parts, values.shape[1], runner)
 
 
 def _checked(split: Split, name: str, which: str, settings: DataSettings) -> Split:

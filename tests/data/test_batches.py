@@ -14,6 +14,7 @@ from PIL import Image
 from ebt_jax.data import batches, records
 from ebt_jax.data.batches import decode, gather
 from ebt_jax.data.mixture import open_mixture
+from ebt_jax.images import resize
 from ebt_jax.text import tokenize
 
 
@@ -42,6 +43,14 @@ def test_every_window_shows_and_does_its_own_steps(toy, settings):
             np.testing.assert_array_equal(batch.observation.language_mask[row], mask)
             row += 1
     assert row == len(split)
+
+
+def test_pixels_are_those_that_a_policy_makes_of_the_same_frames(toy, settings):
+    mixture, split = _open(settings, image_size=5)
+    batch = gather(split, np.arange(len(split)), mixture.specs)
+    episodes = [toy_rlds.make_episode(number, length) for number, length in enumerate(toy_rlds.LENGTHS)]
+    frames = np.stack([decode(file) for episode in episodes for file in episode["observation/image"]])
+    np.testing.assert_array_equal(batch.observation.images["primary"][:, -1], resize(frames, 5, 5))
 
 
 def test_frames_are_resized_and_absent_cameras_masked(make_folder, settings):

@@ -35,7 +35,8 @@ def test_long_jobs_say_how_far_they_are(caplog, monkeypatch):
 
 @pytest.fixture
 def folder(make_folder):
-    return read_folder(epath.Path(make_folder("toy", toy_rlds.STEPS, {"train": toy_rlds.shards()}, toy_rlds.SPEC)))
+    splits = {"train": toy_rlds.shards(), "test": [[toy_rlds.make_episode(9, 3)]], "empty": [[]]}
+    return read_folder(epath.Path(make_folder("toy", toy_rlds.STEPS, splits, toy_rlds.SPEC)))
 
 
 @pytest.mark.slow
@@ -49,7 +50,7 @@ def test_beam_runs_the_same_jobs(folder, tmp_path):
     np.testing.assert_array_equal(index.columns["action"], alone.columns["action"])
     assert list((tmp_path / "parts").iterdir()) == []
     rewritten = to_array_record(folder, tmp_path / "out", runner)
-    assert len(list(rewritten.glob("*.array_record*"))) == 2
+    assert len(list(rewritten.glob("*.array_record*"))) == 4
 
 
 def test_beam_that_is_not_there_says_what_to_install(monkeypatch):
@@ -61,15 +62,16 @@ def test_beam_that_is_not_there_says_what_to_install(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_command_indexes_and_rewrites(folder, tmp_path):
+def test_the_command_indexes_every_split_and_rewrites(folder, tmp_path):
     data, run = tmp_path / "data", [sys.executable, "-m", "ebt_jax.prepare", "--mixture=toy"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
     def answer(*flags):
         done = subprocess.run([*run, *flags], env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
-        return pathlib.Path(done.stdout.strip())
+        return [pathlib.Path(line) for line in done.stdout.splitlines()]
 
-    assert answer(f"--data_dir={data}", "--processes=2") == open_index(folder, "train", Entry(toy_rlds.SPEC)).cache
-    written = answer(f"--data_dir={data}", f"--array_record={tmp_path / 'out'}", "--processes=0")
+    made = answer(f"--data_dir={data}", "--processes=2")
+    assert made == [open_index(folder, split, Entry(toy_rlds.SPEC)).cache for split in ("test", "train")]
+    (written,) = answer(f"--data_dir={data}", f"--array_record={tmp_path / 'out'}", "--processes=0")
     assert read_folder(epath.Path(written)).file_format == "array_record"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import chex
+import fake_gcs
 import jax
 import numpy as np
 import pytest
@@ -142,6 +143,23 @@ def test_a_bucket_gives_the_batches_that_a_disk_gives(make_folder, settings, buc
     chex.assert_trees_all_equal(_take(mixture, 3, num_threads=0), local)
     assert {path.rsplit("-", 3)[0] for path, _, _ in bucket.reads} == {"gs://data/toy/1.0.0/toy-train.tfrecord"}
     assert len(bucket.reads) < 3 * 6  # fewer requests than windows
+
+
+def test_array_records_of_a_bucket_are_read_by_ranges(make_folder, settings, bucket, tmp_path, monkeypatch):
+    folder = make_folder("toy", toy_rlds.STEPS, {"train": toy_rlds.shards()}, toy_rlds.SPEC, "array_record")
+    local = _take(open_mixture(settings()), 3)
+    with fake_gcs.serve(tmp_path) as (address, asked):
+        monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", address)
+        mixture = open_mixture(settings(data_dir="gs://data"))
+        del asked[:]
+        chex.assert_trees_all_equal(_take(mixture, 3, num_threads=0), local)
+        assert {name.rsplit("-", 3)[0] for name, _ in asked} == {"toy/1.0.0/toy-train.array_record"}
+        for shard in folder.glob("*train*"):
+            shard.unlink()
+        with pytest.raises(FileNotFoundError, match="must stay where it was indexed"):
+            _take(mixture, 1, num_threads=0)
+    with pytest.raises(ValueError, match="on a disk, a bucket mounted as one, or in gs://, got s3://data"):
+        records.read("s3://data/toy.array_record", "array_record", 0, [(0, 1, 0)])
 
 
 def test_errors_of_reading_reach_the_caller(make_folder, settings):
