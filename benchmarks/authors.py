@@ -1,7 +1,8 @@
 """Our speed beside the authors' own PyTorch code, in one run on one machine: same network, same shapes.
 
     git clone https://github.com/ZhiChengAIR/benchmarks authors && git -C authors checkout c5f5464
-    XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=invalid python benchmarks/authors.py --checkout=authors --output=benchmarks/results/authors_cpu.json
+    export XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=invalid    # on a CPU
+    python benchmarks/authors.py --checkout=authors --output=benchmarks/results/authors_cpu.json
 
 181 state numbers, two observation steps, chunks of 16 x 7, batch 64, 8 descent steps an update; an action is 2 steps, of 1 and of 32
 observations. An update is all of it: loss, second-order gradient, clip, AdamW, moving average, on a batch that lies on the device.
@@ -12,7 +13,8 @@ flow matching over our trunk at the published width, depth and MLP.
 Contestants take turns, round by round, so that a busy machine is as busy for each; medians over --rounds. `share` is a contestant's
 model FLOPs (3 F_obs + 6 K F an update, F_obs + 2 K F an action; F, F_obs: one decoding, one encoding) over the rate of a large matrix
 product, timed in its own library in the same rounds. Of small arrays (two observation tokens, 16 actions), XLA's own reductions and
-Eigen's products are faster on a CPU than the library that XLA takes since jax 0.10 (YNNPACK): hence the flag. Needs torch. Uses a GPU where both libraries see one; float32, --tf32 apart.
+Eigen's products are faster on a CPU than the library that XLA takes since jax 0.10 (YNNPACK): hence the flag. Needs torch. Uses a GPU
+where both libraries see one; float32, --tf32 apart.
 """
 
 import contextlib

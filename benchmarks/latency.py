@@ -6,8 +6,9 @@
 
 Synthetic observations of two 224x224 cameras, chunk 16 x 7, random parameters: time does not depend on what was learnt. Everything is
 compiled first. Then contestants take turns, one call each in an order drawn anew for every turn, until --seconds have passed for all of
-a size and batch size, so that a machine's bad moments, and the caches that an encoding leaves behind, fall on all alike; p50 and p99 are over these calls, ratios are of p50. Sampling is timed as the policy runs it, the
-energy of the answer included. "end to end" is one program, from uint8 images on the device to the chunk.
+a size and batch size, so that a machine's bad moments, and the caches that an encoding leaves behind, fall on all alike; p50 and p99
+are over these calls, ratios are of p50. Sampling is timed as the policy runs it, the energy of the answer included. "end to end" is one
+program, from uint8 images on the device to the chunk.
 
 Floating-point operations are counted in the jaxpr: an encoding F_obs, an energy F, and what the steps cost beside them. The limit is
 1.02 F_obs + 2.1 K F for encoding and K steps; the answer's energy, which a policy reports, adds one F.
