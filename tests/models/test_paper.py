@@ -42,6 +42,14 @@ def narrow(make_specs, make_batch, random_params):
     return energy, random_params(model("newest"), batch), batch
 
 
+def test_nothing_is_drawn_anew_between_steps(narrow):
+    """No dropout: the energy that a chain descends is one function of observation and chunk."""
+    energy, params, batch = narrow
+    drawn = str(jax.make_jaxpr(energy("newest"))(params, batch.observation, batch.actions))
+    assert "dot_general" in drawn
+    assert not any(word in drawn for word in ("random", "threefry", "rng"))
+
+
 @pytest.mark.parametrize("first_action", ["oldest", "newest"])
 def test_no_action_sees_a_later_observation(first_action, narrow, jit):
     """With self-attention between actions silenced, row r of dE/da moves with observation j exactly where r >= j (published data), or
