@@ -29,7 +29,6 @@ def test_the_formula():
     assert digests({"a": values}) == {"a": f"{want:08x}"}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int32", "uint32", "int8", "uint8", "bool"])
 def test_host_and_devices_agree(monkeypatch):
     values = np.random.default_rng(0).integers(0, 255, 96, np.uint8)
     tree = [values.view(dtype).reshape(2, -1) for dtype in ("float32", "float16", jnp.bfloat16, "int32", "uint8", "int8")]
@@ -41,6 +40,7 @@ def test_host_and_devices_agree(monkeypatch):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int32", "uint32", "int8", "uint8", "bool"])
 def test_every_flipped_bit_changes_it(dtype):
     values = np.asarray(jnp.arange(24).reshape(2, 3, 4) % 2, dtype)
     before = digests(values)

@@ -102,10 +102,10 @@ def draw_batch(specs, proprio=None):
 
 
 def context(method, params, batch):
-    """Keys and values that the decoder reads of the observation, where the mask lets it."""
+    """Keys and values that the decoder's only layer reads of the observation, where the mask lets it."""
     found = jax.jit(method.encode)(params, batch.observation)
-    valid = np.asarray(found.mask)[:, None, :, None, None]
-    return [np.compress(found.mask[0], np.where(valid, part, 0), axis=2) for part in (found.keys, found.values)]
+    valid = np.asarray(found.mask)[:, None, None, :]
+    return [np.compress(found.mask[0], np.where(valid, part, 0), axis=3) for (part,) in (found.keys, found.values)]
 
 
 def test_equal_specs_and_statistics_load_every_bit(setting):
