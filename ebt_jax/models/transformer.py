@@ -94,7 +94,7 @@ def _score(x: Float[Array, "b heads q k"], y: Float[Array, "b heads k n"]) -> Fl
 
 
 def _mix(x: Float[Array, "b heads q n"], y: Float[Array, "b heads k n"]) -> Float[Array, "b heads q k"]:
-    """x y^T, with the large array first: a CPU is half as slow so."""
+    """x y^T, with the large array first: on a CPU in two thirds of the time of the other order."""
     return jnp.swapaxes(_product(y, x, (3, 3), y.dtype), 2, 3)
 
 

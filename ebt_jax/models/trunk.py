@@ -41,20 +41,20 @@ def cached(
     config: ModelConfig, keys: Float[Array, "b layers heads k n"], values: Float[Array, "b layers heads k n"], mask: Bool[Array, "b n"]
 ) -> CachedContext:
     """The context as the config's decoder reads it (`read`)."""
-    if config.unroll < config.decoder_layers:
+    if layer_axis(config) == 1:
         return CachedContext(keys, values, mask)
     layers = range(config.decoder_layers)
     return CachedContext(tuple(keys[:, i] for i in layers), tuple(values[:, i] for i in layers), mask)
 
 
 def read(context: CachedContext) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Keys and values with the axis of layers where `layer_axis` says."""
-    stacked = [jnp.stack(x) if isinstance(x, tuple) else x for x in context[:2]]
-    return stacked[0], stacked[1]
+    """Keys and values with all layers along `layer_axis`."""
+    keys, values = (jnp.stack(x) if isinstance(x, tuple) else x for x in (context.keys, context.values))
+    return keys, values
 
 
 def layer_axis(config: ModelConfig) -> int:
-    """Of what `read` gives: XLA drops a stack along the first axis that is sliced again."""
+    """Where `read` gives the layers: along axis 0 if the decoder is unrolled, since XLA drops a stack whose slices are all that is read."""
     return 1 if config.unroll < config.decoder_layers else 0
 
 
