@@ -6,6 +6,7 @@ done; `rollouts/SAMPLER.json` of each sampler once that is.
 
 import hashlib
 import json
+import os
 import pathlib
 import resource
 import time
@@ -102,7 +103,8 @@ def measure(
         for name in what.samplers:
             tree["samplers"][name] |= {"latency_ms": timed[name], "chunk_flops": operations[name]}
         tree |= {"parameters": parameter_count(policy.params), "parameters_sha256": policy.identity.sha256}
-    tree |= {"evaluated_at": COMMIT, "hardware": hardware(), "versions": versions()}
+    machine = {"xla_flags": os.environ.get("XLA_FLAGS", ""), "load": os.getloadavg()[2]}
+    tree |= {"evaluated_at": COMMIT, "hardware": hardware() | machine, "versions": versions()}
     tree["seconds"] = _spent(workdir, time.perf_counter() - begun)
     path = result_path(folders.results, cell, what.trial)
     write_json(path, tree)
