@@ -1,8 +1,10 @@
 """Does doubt predict failure in closed loop? Every statistic of one policy, against the spread of a diffusion policy and its residual.
 
     python benchmarks/doubt_rollouts.py --output=benchmarks/results/doubt_rollouts.json
+    python benchmarks/doubt_rollouts.py --suite=pusht --data_dir=DIR --output=benchmarks/results/doubt_rollouts_pusht.json
 
-Trains each method on the bundled demonstrations of pick-place, too briefly to be good at it, rolls it out and notes at every decision:
+Trains each method on demonstrations of one task (the bundled ones of pick-place; people's of PushT, converted as configs/pusht.py says),
+too briefly to be good at it, rolls it out and notes at every decision:
 
 - for methods with an energy every statistic of `Policy.doubt` (four starts, 32 reference chunks, T = 1) and the raw energy;
 - for diffusion `action_spread` over four samples, and `residual`: the denoising error of its own answer, mean over eight noises and levels.
@@ -14,10 +16,11 @@ that exceed, at any decision, the conformal threshold of risk 0.1 from the succe
 
 import dataclasses
 import json
-import os
 import pathlib
+import sys
 import tempfile
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +34,7 @@ from ebt_jax.config import plain
 from ebt_jax.data.mixture import open_mixture
 from ebt_jax.evaluation.audit import reference_chunks
 from ebt_jax.evaluation.doubt import predicts_failure
+from ebt_jax.evaluation.results import hardware, versions
 from ebt_jax.evaluation.rollouts import measure_doubt, rollout
 from ebt_jax.normalize import normalize
 from ebt_jax.training.loop import train
@@ -43,22 +47,45 @@ METHODS = {
     "diffusion": {"name": "diffusion"},
 }
 STEPS = {"equilibrium": 5, "diffusion": 10}
-UPDATES = {"ebt-energy-score": 300, "equilibrium": 300, "diffusion": 1000}
-"""Of 64 chunks: too few, so that between a fifth and three fifths of the episodes fail."""
+
+
+class Suite(NamedTuple):
+    """A task, and trainings on it that leave between a fifth and four fifths of the episodes failing.
+
+    Attributes:
+      good: score from which on an episode has not failed. PushT's own success, 1, is rare for such policies: nine tenths count here.
+    """
+
+    config: tuple[str, str]
+    task: str
+    good: float
+    updates: dict[str, int]
+
+
+SUITES = {
+    "metaworld": Suite(
+        ("configs/oxe.py", "sample"), "pick-place-v3", 1.0, {"ebt-energy-score": 300, "equilibrium": 300, "diffusion": 1000}
+    ),
+    "pusht": Suite(("configs/pusht.py", "cpu"), "pusht", 0.9, {"ebt-energy-score": 1000, "equilibrium": 3000, "diffusion": 3000}),
+}
 STARTS, REFERENCES, NOISES = 4, 32, 8
 
 NAMES = flags.DEFINE_list("methods", list(METHODS), "Methods to measure.")
 SEEDS = flags.DEFINE_integer("seeds", 3, "Trainings of each.")
 EPISODES = flags.DEFINE_integer("episodes", 50, "Rolled out, from the same initial states for all.")
-TASK = flags.DEFINE_string("task", "pick-place-v3", "Of Meta-World.")
+SUITE = flags.DEFINE_enum("suite", "metaworld", list(SUITES), "The simulator, and with it the task.")
+DATA = flags.DEFINE_string("data_dir", "", "Folder of the suite's dataset; the config's own where empty.")
 OUTPUT = flags.DEFINE_string("output", "", "JSON file for the results.")
 
 
 def trained(name, seed, folder):
     """The policy, with reference chunks where it has an energy, and how it was made."""
-    values = plain(load_config("configs/oxe.py", "sample"))
-    values |= {"method": METHODS[name], "seed": seed, "num_steps": UPDATES[name], "save_interval": 0, "eval_interval": 0}
+    suite = SUITES[SUITE.value]
+    values = plain(load_config(*suite.config))
+    values |= {"method": METHODS[name], "seed": seed, "num_steps": suite.updates[name], "save_interval": 0, "eval_interval": 0}
     values |= {"sample_steps": STEPS.get(name, 0)}
+    if DATA.value:
+        values["data"] |= {"data_dir": DATA.value}
     train(values, folder)
     policy = ebt_jax.load(folder)
     if policy.method.energy is None:
@@ -95,8 +122,8 @@ def run_cell(name, seed):
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         policy = trained(name, seed, pathlib.Path(folder) / "run")
-        found = rollout(policy, "metaworld", (TASK.value,), EPISODES.value, seed=0, measure=make_measure(policy))
-    failed = np.array([not episode.success for episode in found.episodes])
+        found = rollout(policy, SUITE.value, (SUITES[SUITE.value].task,), EPISODES.value, seed=0, measure=make_measure(policy))
+    failed = np.array([score(episode) < SUITES[SUITE.value].good for episode in found.episodes])
     measured = predicts_failure([episode.doubt for episode in found.episodes], failed)
     for one in measured["statistics"].values():
         del one["coverage"], one["risk"]
@@ -107,13 +134,18 @@ def run_cell(name, seed):
         "episodes": len(failed),
         "seconds": time.perf_counter() - start,
         **measured,
-        "episode": [_episode(episode) for episode in found.episodes],
+        "episode": [_episode(*pair) for pair in zip(found.episodes, failed, strict=True)],
     }
 
 
-def _episode(episode):
+def score(episode):
+    """PushT's; elsewhere 1 for success."""
+    return episode.metrics.get("score", float(episode.success))
+
+
+def _episode(episode, failed):
     highest = {name: float(f"{max(values):.4g}") for name, values in episode.doubt.items()}
-    return {"success": episode.success, "length": episode.length, "highest": highest}
+    return {"success": not failed, "score": round(score(episode), 4), "length": episode.length, "highest": highest}
 
 
 def caught(cell, statistic, risk=0.1):
@@ -145,8 +177,10 @@ def table(cells):
 
 
 def main(_):
-    setup = {"task": TASK.value, "updates": UPDATES, "episodes": EPISODES.value, "num_starts": STARTS, "references": REFERENCES}
+    suite = SUITES[SUITE.value]
+    setup = {"task": suite.task, "updates": suite.updates, "episodes": EPISODES.value, "num_starts": STARTS, "references": REFERENCES}
     path = pathlib.Path(OUTPUT.value) if OUTPUT.value else None
+    command = " ".join(["python", "benchmarks/doubt_rollouts.py", *sys.argv[1:]])
     cells = []
     if path and path.exists():
         kept = json.loads(path.read_text())
@@ -161,7 +195,9 @@ def main(_):
             print(f"{name}, seed {seed}: {cells[-1]['successes']} of {cells[-1]['episodes']} in {cells[-1]['seconds']:.0f} s", flush=True)
             cells.sort(key=lambda cell: (list(METHODS).index(cell["method"]), cell["seed"]))
             if path:
-                path.write_text(json.dumps({"setup": setup, "cores": os.cpu_count(), "jax": jax.__version__, "cells": cells}) + "\n")
+                path.write_text(
+                    json.dumps({"setup": setup, "hardware": hardware(), "versions": versions(), "command": command, "cells": cells}) + "\n"
+                )
     print(table(cells))
 
 

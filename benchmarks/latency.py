@@ -26,6 +26,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
+from ebt_jax.evaluation.results import hardware, versions
 from ebt_jax.flops import count_flops
 from ebt_jax.mcmc import MCMC
 from ebt_jax.methods import make_method
@@ -171,11 +172,10 @@ def cold_start(artifact: str) -> dict[str, dict[str, float]]:
 
 
 def main(_: list[str]) -> None:
-    device = jax.devices()[0]
     results: dict = {
-        "device": device.device_kind,
-        "cores": os.cpu_count(),
-        "jax": jax.__version__,
+        "hardware": hardware(),
+        "versions": versions(),
+        "command": " ".join(["python", "benchmarks/latency.py", *sys.argv[1:]]),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "precision": PRECISION.value,
         "steps": STEPS.value,

@@ -6,12 +6,13 @@ Both run the same episodes, the one at a time with a policy call of one row. The
 """
 
 import json
-import os
 import pathlib
+import sys
 
 from absl import app, flags
 
 import ebt_jax
+from ebt_jax.evaluation.results import hardware, versions
 from ebt_jax.evaluation.rollouts import BATCH_SIZE, rollout
 
 POLICY = flags.DEFINE_string("policy", None, "A run or an artifact.", required=True)
@@ -23,7 +24,8 @@ OUTPUT = flags.DEFINE_string("output", "", "JSON file for the results.")
 
 def main(_: list[str]) -> None:
     policy = ebt_jax.load(POLICY.value)
-    results = {"cores": os.cpu_count(), "episodes": EPISODES.value * len(TASKS.value)}
+    command = " ".join(["python", "benchmarks/throughput.py", *sys.argv[1:]])
+    results = {"episodes": EPISODES.value * len(TASKS.value), "hardware": hardware(), "versions": versions(), "command": command}
     for name, number in (("side by side", BATCH_SIZE), ("one at a time", 1)):
         found = rollout(policy, SUITE.value, tuple(TASKS.value), EPISODES.value, 0, num_envs=number, batch_size=number)
         results[name] = {"environments": number, "episodes per second": len(found.episodes) / found.wall_seconds}
