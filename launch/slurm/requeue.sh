@@ -14,12 +14,9 @@ train() {
     trap 'echo "interrupted: saving"; scancel --signal=TERM "${SLURM_JOB_ID}.0" || kill -TERM "$child"' USR1 TERM
     srun --kill-on-bad-exit=0 "${EBT_PYTHON:-.venv/bin/python}" -m ebt_jax.train "$@" &
     child=$!
-    while true; do
-        code=0
-        wait "$child" || code=$?
-        # wait also returns when a signal was handled: the processes are still saving then.
-        kill -0 "$child" 2>/dev/null || break
-    done
+    # wait also returns when a signal was handled, with that signal's number: the processes are still saving then, or have just ended.
+    while kill -0 "$child" 2>/dev/null; do wait "$child" || true; done
+    wait "$child" || code=$?
     if [ "$code" = 75 ]; then
         scontrol requeue "$SLURM_JOB_ID"
     fi

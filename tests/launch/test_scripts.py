@@ -216,6 +216,19 @@ def test_a_job_that_slurm_signals_saves_first(slurm, tmp_path):
     assert slurm[0].calls("scontrol", "requeue 7")
 
 
+def test_a_job_whose_processes_end_while_they_are_signalled_goes_back_too(slurm):
+    """scancel may take longer than the save: the shell then hears of its own signal first."""
+    fakes, folder = slurm
+    (fakes.folder / "scancel").write_text(f"#!/usr/bin/env bash\ntouch {folder}/cancelled; sleep 0.5\n")
+    process = batch(slurm, f"touch {folder}/ready; until [ -e {folder}/cancelled ]; do sleep 0.02; done; exit 75")
+    while not (folder / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(10)  # SIGUSR1
+    assert process.wait(120) == 75
+    assert fakes.calls("scontrol", "requeue 7")
+
+
 @pytest.mark.parametrize("script", ["train_per_gpu.sbatch", "train_per_node.sbatch"])
 def test_batch_scripts_hand_their_flags_to_training(slurm, script, tmp_path):
     assert batch(slurm, f'printf "%s\\n" "$@" > {tmp_path}/words', script).wait(120) == 0
@@ -234,8 +247,8 @@ def test_workers_of_a_farm_write_where_the_merge_looks(slurm, tmp_path):
     words = (tmp_path / "words").read_text().splitlines()
     assert words == ["-m", "ebt_jax.evaluate", "--policy=artifact", "--worker=3/16", "--output=OUT"]
     manifest = (GOLDEN / "gke_evaluate.txt").read_text()
-    assert "--worker=$JOB_COMPLETION_INDEX/16 --output=/runs/evaluation\n" in manifest
-    assert "--merge --output=/runs/evaluation\n" in manifest
+    assert "--worker=$JOB_COMPLETION_INDEX/16 --output=/runs/evaluation/oxe\n" in manifest
+    assert "--merge --output=/runs/evaluation/oxe\n" in manifest
 
 
 def test_an_unknown_chip_is_refused():
