@@ -11,8 +11,9 @@ fi
 # shellcheck source=/dev/null
 source "$folder/xla_flags/$chip.env"
 
-# Compiled programs survive a restart where this folder does: minutes to the first step become seconds. Whoever can write to it can run
-# code in the run, so it is nobody else's.
+# Compiled programs survive a restart where this folder does and all machines see it: process 0 alone writes them, and the others read
+# them or compile anew. A home folder that comes and goes with its machine holds none. Whoever can write to the folder can run code in
+# the run, so it is nobody else's.
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/ebt_jax/xla}"
 mkdir -p "$JAX_COMPILATION_CACHE_DIR"
 chmod 700 "$JAX_COMPILATION_CACHE_DIR"

@@ -9,12 +9,14 @@ zone=-
 type=-
 image=-
 spot=false
+prepare=
 poll_seconds=30
 option name "of the TPU; the request is called NAME-request"
 option zone "where, e.g. us-west4-a"
 option type "accelerator type, e.g. v5litepod-256"
 option image "runtime version, e.g. v2-alpha-tpuv5-lite"
 option spot "true: cheaper, and may be taken away at any time"
+option prepare "command that each machine runs before every installation, e.g. 'mountpoint -q /mnt || sudo mount ...' (install.sh)"
 option poll_seconds "between two looks"
 parse "$@"
 
@@ -26,12 +28,16 @@ describe=(gcloud compute tpus queued-resources describe "$name-request" --zone="
 if $DRY_RUN; then
     run "${describe[@]}"
 else
-    while state=$("${describe[@]}") && [ "$state" != ACTIVE ]; do
-        case "$state" in
-            FAILED | SUSPENDED | SUSPENDING) echo "error: the request must become ACTIVE, got $state" >&2; exit 1 ;;
-        esac
+    unseen=0 # looks in a row that failed
+    while true; do
+        if state=$("${describe[@]}"); then unseen=0; else state=UNKNOWN unseen=$((unseen + 1)); fi
+        if [ "$state" = ACTIVE ]; then break; fi
+        if [ "$unseen" -ge 10 ] || [[ "$state" =~ ^(FAILED|SUSPENDED|SUSPENDING|DELETING)$ ]]; then
+            echo "error: the request must become ACTIVE, got $state. Run launch/tpu_vm/teardown.sh and ask again" >&2
+            exit 1
+        fi
         echo "waiting: $state"
         sleep "$poll_seconds"
     done
 fi
-run "$REPOSITORY/launch/tpu_vm/install.sh" --name="$name" --zone="$zone"
+run "$REPOSITORY/launch/tpu_vm/install.sh" --name="$name" --zone="$zone" --prepare="$prepare"

@@ -6,26 +6,40 @@
 #
 # What follows -- goes to Python. --workdir must be a folder that all machines share (Filestore, or a bucket with hierarchical
 # namespace through gcsfuse: a checkpoint is finished by renaming a folder, which other buckets do piece by piece). The machines find each
-# other by themselves. The last line of each names its exit code; this script's own is the first that is not 0.
+# other by themselves. A command that still runs there from before is ended first; training saves then. The last line of each machine names
+# its exit code. This script's own is the first of them that is not 0, in the order they came; 1 where a machine could not be reached or
+# named none; 127 where install.sh has not succeeded.
 # shellcheck source=../options.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../options.sh"
 name=-
 zone=-
 chip=-
+cache_dir=
 option name "of the TPU"
 option zone "where it is"
 option chip "one of launch/xla_flags, e.g. tpu_v5e"
+option cache_dir "folder of compiled programs that all machines share, e.g. /mnt/runs/.cache/xla: a slice made again compiles nothing"
 parse "$@"
 if [ ${#REST[@]} -eq 0 ]; then fail "a command must follow --, e.g. -- -m ebt_jax.train --config=..."; fi
 
-remote="cd ~/ebt_jax && source launch/env.sh $chip && code=0 && { .venv/bin/python$(quoted_rest) || code=\$?; }; echo \"exit code \$code\""
+# ssh to many machines has one exit code of its own, so each prints its own.
+here=(--chip="$chip" --cache_dir="$cache_dir" -- "${REST[@]}")
+remote="code=0; ~/ebt_jax/launch/tpu_vm/run_here.sh$(printf ' %q' "${here[@]}") || code=\$?; echo \"\$HOSTNAME: exit code \$code\""
+count=(gcloud compute tpus tpu-vm describe "$name" --zone="$zone" "--format=value(networkEndpoints.len())")
+ssh=(gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$remote")
 if $DRY_RUN; then
-    run gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$remote"
+    run "${count[@]}"
+    run "${ssh[@]}"
     exit 0
 fi
-# ssh to many machines has one exit code of its own, so each prints its own.
+machines=$("${count[@]}") || exit 1
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
-run gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$remote" 2>&1 | tee "$output" || exit 1
-grep -q 'exit code [0-9]*$' "$output" || exit 1
-exit "$(sed -n 's/.*exit code \([0-9]*\)$/\1/p' "$output" | awk '$1 != 0 && !code { code = $1 } END { print code + 0 }')"
+run "${ssh[@]}" 2>&1 | tee "$output" || exit 1
+codes=$(sed -n 's/.*: exit code \([0-9][0-9]*\)$/\1/p' "$output")
+named=$(wc -w <<<"$codes")
+if ! { [ "$named" -gt 0 ] && [ "$named" -ge "$machines" ]; }; then
+    echo "error: all $machines machines must name their exit codes, got $named" >&2
+    exit 1
+fi
+exit "$(awk '$1 != 0 && !code { code = $1 } END { print code + 0 }' <<<"$codes")"

@@ -16,7 +16,7 @@ for answer in answers:
     if answer["left"] and all(part in " ".join(words) for part in answer["when"]):
         answer["left"] -= 1
         (folder / "answers.json").write_text(json.dumps(answers))
-        print(answer["say"])
+        print(answer["say"], file=sys.stderr if answer["code"] else sys.stdout)
         sys.exit(answer["code"])
 """
 
@@ -35,7 +35,7 @@ class Fakes:
             path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     def answer(self, *when: str, say: str = "", code: int = 0, times: int = 1_000) -> None:
-        """What a call that holds all of `when` says, so many times; earlier answers go first."""
+        """What a call that holds all of `when` says, so many times, on stderr where it fails; earlier answers go first."""
         self._answers.append({"when": when, "say": say, "code": code, "left": times})
         self._write()
 

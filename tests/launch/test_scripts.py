@@ -28,9 +28,10 @@ GKE = ("--name=oxe", "--image=registry/ebt_jax:1", "--data_bucket=oxe", "--runs_
 
 DRY = {
     "tpu_vm_create": ("tpu_vm/create.sh", *SLICE, "--spot=true"),
-    "tpu_vm_install": ("tpu_vm/install.sh", *PLACE),
+    "tpu_vm_install": ("tpu_vm/install.sh", *PLACE, "--prepare=mountpoint -q /mnt || sudo mount nfs:/vol /mnt"),
     "tpu_vm_queued_resource": ("tpu_vm/queued_resource.sh", *SLICE),
     "tpu_vm_run_all": ("tpu_vm/run_all.sh", *PLACE, "--chip=tpu_v5e", *TRAIN, '--config.data.mixture={"a": 1}'),
+    "tpu_vm_run_here": ("tpu_vm/run_here.sh", "--chip=tpu_v5e", *TRAIN),
     "tpu_vm_babysit": ("tpu_vm/babysit.sh", *SLICE, "--chip=tpu_v5e", *TRAIN),
     "tpu_vm_teardown": ("tpu_vm/teardown.sh", *PLACE),
     "gke_xpk": ("gke/xpk.sh", *XPK, *TRAIN),
@@ -40,6 +41,7 @@ DRY = {
 }
 SCRIPTS = sorted({ROOT / "launch" / words[0] for words in DRY.values()})
 BATCH = sorted((ROOT / "launch/slurm").glob("*.sbatch"))
+SOURCED = [*(ROOT / "launch" / name for name in ("options.sh", "env.sh", "slurm/requeue.sh")), *(ROOT / "launch/xla_flags").glob("*.env")]
 
 
 def shell(*words, **environment):
@@ -79,11 +81,11 @@ def test_every_script_is_tested():
     assert runnable == set(SCRIPTS)
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, *BATCH, *sorted((ROOT / "launch/xla_flags").glob("*.env"))], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*SCRIPTS, *BATCH, *sorted(SOURCED)], ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(path):
     done = subprocess.run([BIN / "shellcheck", "--shell=bash", path], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    if path.suffix != ".env":
+    if path.suffix != ".env" and path.name != "env.sh":
         text = path.read_text()
         assert "set -euo pipefail" in text or "options.sh" in text or "requeue.sh" in text
 
@@ -114,34 +116,75 @@ def test_a_word_that_yaml_would_read_otherwise_is_refused():
 
 @pytest.fixture
 def gcloud(tmp_path):
-    return Fakes(tmp_path / "bin", "gcloud", "git")
+    """A cloud whose slice has two machines."""
+    fakes = Fakes(tmp_path / "bin", "gcloud", "git")
+    fakes.answer("tpu-vm describe", "networkEndpoints", say="2")
+    return fakes
+
+
+def cloud(gcloud, script, *words):
+    return shell(script, *words, PATH=f"{gcloud.folder}:{os.environ['PATH']}")
 
 
 def babysit(gcloud, *extra):
-    return shell(
-        "tpu_vm/babysit.sh", *SLICE, "--chip=tpu_v5e", "--pause_seconds=0", *extra, *TRAIN, PATH=f"{gcloud.folder}:{os.environ['PATH']}"
-    )
+    return cloud(gcloud, "tpu_vm/babysit.sh", *SLICE, "--chip=tpu_v5e", "--pause_seconds=0", *extra, *TRAIN)
+
+
+def run_all(gcloud):
+    return cloud(gcloud, "tpu_vm/run_all.sh", *PLACE, "--chip=tpu_v5e", *TRAIN)
+
+
+def named(*codes):
+    return "\n".join(f"t1v-n-{i}: exit code {code}" for i, code in enumerate(codes))
 
 
 def exits(gcloud, *codes):
     """What training ends with, time after time."""
     for code in codes:
-        gcloud.answer("tpu-vm ssh", "ebt_jax.train", say=f"worker 0\nexit code {code}\nexit code {code}", times=1)
+        gcloud.answer("tpu-vm ssh", "ebt_jax.train", say=f"worker 0\n{named(code, code)}", times=1)
 
 
-def test_a_slice_that_goes_away_is_made_again_and_training_goes_on(gcloud):
+def in_order(gcloud):
+    """What was done to the slice and its machines."""
+    known = {("create",): "ask", ("delete",): "give back", ("ssh", "make setup"): "install", ("ssh", "ebt_jax.train"): "train"}
+    return [known[part] for words in gcloud.calls() for part in known if all(word in " ".join(words[4:]) for word in part)]
+
+
+ABSENT = "ERROR: (gcloud.compute.tpus.tpu-vm.describe) NOT_FOUND: Resource 'pod' was not found"
+
+
+@pytest.mark.parametrize("gone", ["PREEMPTED", ABSENT])
+def test_a_slice_that_goes_away_is_made_again_and_training_goes_on(gcloud, gone):
+    """Its request stays behind, SUSPENDED, with or without a machine that can be looked at: it is given back before another is made."""
     gcloud.answer("tpu-vm describe", say="READY", times=1)  # there
     exits(gcloud, 1)  # and dies with the slice
-    gcloud.answer("tpu-vm describe", say="PREEMPTED", times=2)  # seen after the failure, and at the next round
+    gcloud.answer("tpu-vm describe", say=gone, code=int(gone == ABSENT), times=2)  # seen after the failure, and at the next round
+    gcloud.answer("queued-resources describe", say="SUSPENDED", times=1)
     gcloud.answer("queued-resources describe", say="ACTIVE")
     gcloud.answer("tpu-vm describe", say="READY")
     exits(gcloud, 75, 0)
     done = babysit(gcloud)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(gcloud.calls("tpu-vm ssh", "ebt_jax.train")) == 3
-    assert len(gcloud.calls("queued-resources create")) == 1
-    assert len(gcloud.calls("queued-resources delete")) == 1
+    assert in_order(gcloud) == ["train", "give back", "ask", "install", "train", "train"]
     assert done.stdout.count("starting again") == 2
+
+
+def test_a_slice_that_cannot_be_looked_at_is_left_alone(gcloud):
+    """What the network or a login hides may be training."""
+    gcloud.answer("tpu-vm describe", say="ERROR: there was a problem refreshing your current auth tokens", code=1, times=2)
+    gcloud.answer("tpu-vm describe", say="READY")
+    exits(gcloud, 0)
+    assert babysit(gcloud).returncode == 0
+    assert in_order(gcloud) == ["train"]
+
+
+def test_what_is_not_installed_is_installed_until_it_is(gcloud):
+    gcloud.answer("tpu-vm describe", say="READY")
+    exits(gcloud, 127)
+    gcloud.answer("tpu-vm ssh", "make setup", code=1, times=1)
+    exits(gcloud, 0)
+    assert babysit(gcloud).returncode == 0
+    assert in_order(gcloud) == ["train", "install", "install", "train"]
 
 
 def test_a_run_that_keeps_failing_is_given_up(gcloud):
@@ -154,7 +197,7 @@ def test_a_run_that_keeps_failing_is_given_up(gcloud):
 
 
 def test_a_slice_that_cannot_be_had_is_given_up(gcloud):
-    gcloud.answer("tpu-vm describe", code=1)
+    gcloud.answer("tpu-vm describe", say=ABSENT, code=1)
     gcloud.answer("queued-resources create", code=1)
     done = babysit(gcloud, "--max_failures=2")
     assert done.returncode == 1
@@ -162,17 +205,87 @@ def test_a_slice_that_cannot_be_had_is_given_up(gcloud):
     assert not gcloud.calls("tpu-vm ssh")
 
 
-@pytest.mark.parametrize(("codes", "expected"), [((0, 0), 0), ((0, 75), 75), ((1, 0), 1)])
-def test_the_exit_code_of_many_machines_is_the_first_that_is_not_0(gcloud, codes, expected):
-    gcloud.answer("tpu-vm ssh", say="\n".join(f"exit code {code}" for code in codes))
-    done = shell("tpu_vm/run_all.sh", *PLACE, "--chip=tpu_v5e", *TRAIN, PATH=f"{gcloud.folder}:{os.environ['PATH']}")
-    assert done.returncode == expected
+@pytest.mark.parametrize(("state", "installed"), [("ACTIVE", 1), ("FAILED", 0)])
+def test_a_request_is_waited_for_until_it_is_decided(gcloud, state, installed):
+    """A look that fails decides nothing."""
+    gcloud.answer("queued-resources describe", say="WAITING_FOR_RESOURCES", times=1)
+    gcloud.answer("queued-resources describe", code=1, times=1)
+    gcloud.answer("queued-resources describe", say=state)
+    done = cloud(gcloud, "tpu_vm/queued_resource.sh", *SLICE, "--poll_seconds=0")
+    assert done.returncode == 1 - installed
+    assert len(gcloud.calls("queued-resources describe")) == 3
+    assert len(gcloud.calls("tpu-vm ssh", "make setup")) == installed
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (named(0, 0), 0),
+        (named(0, 75), 75),
+        (named(1, 0), 1),
+        (named(0), 1),  # the other one's ssh ended before it could say
+        (named("", ""), 1),
+    ],
+)
+def test_the_exit_code_of_many_machines_is_the_first_that_is_not_0(gcloud, said, expected):
+    gcloud.answer("tpu-vm ssh", say=said)
+    assert run_all(gcloud).returncode == expected
 
 
 def test_machines_that_cannot_be_reached_are_a_failure(gcloud):
     gcloud.answer("tpu-vm ssh", say="ssh: no route", code=255)
-    done = shell("tpu_vm/run_all.sh", *PLACE, "--chip=tpu_v5e", *TRAIN, PATH=f"{gcloud.folder}:{os.environ['PATH']}")
-    assert done.returncode == 1
+    assert run_all(gcloud).returncode == 1
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """Runs, on this machine as if it were one of a slice, what run_all.sh gives to ssh. "python" is a shell there."""
+    gcloud = Fakes(tmp_path / "bin", "gcloud")
+    gcloud.answer("networkEndpoints", say="1")
+    gcloud.answer("ssh", say=named(0))
+    home = tmp_path / "home"
+    (home / "ebt_jax/.venv/bin").mkdir(parents=True)
+    shutil.copytree(ROOT / "launch", home / "ebt_jax/launch")
+    (home / "ebt_jax/.venv/bin/python").symlink_to("/bin/bash")
+    (home / "ebt_jax/.installed").touch()
+
+    def start(chip, *words):
+        cloud(gcloud, "tpu_vm/run_all.sh", *PLACE, f"--chip={chip}", f"--cache_dir={tmp_path}/compiled programs", "--", *words)
+        remote = gcloud.calls("ssh")[-1][-1].removeprefix("--command=")
+        environment = {**os.environ, "HOME": str(home)}
+        return subprocess.Popen(["bash", "-c", remote], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    return home, start
+
+
+def test_every_machine_names_its_exit_code(machine):
+    home, start = machine
+    out, _ = start("cpu", "-c", 'echo "$0 $JAX_PLATFORMS $JAX_COMPILATION_CACHE_DIR"; exit 75', "two words").communicate(timeout=60)
+    assert "two words cpu " in out
+    assert "/compiled programs\n" in out
+    assert out.endswith(": exit code 75\n")
+    out, _ = start("tpu_v9", "-c", "true").communicate(timeout=60)
+    assert "chip must be one of" in out
+    assert out.endswith(": exit code 2\n")
+    (home / "ebt_jax/.installed").unlink()
+    out, _ = start("cpu", "-c", "true").communicate(timeout=60)
+    assert "Run launch/tpu_vm/install.sh" in out
+    assert out.endswith(": exit code 127\n")
+    shutil.rmtree(home / "ebt_jax")
+    assert start("cpu", "-c", "true").communicate(timeout=60)[0].endswith(": exit code 127\n")
+
+
+def test_an_earlier_command_ends_before_the_next_one_starts(machine, tmp_path):
+    _, start = machine
+    ready, saved = tmp_path / "ready", tmp_path / "saved"
+    first = start("cpu", "-c", f"trap 'sleep 0.3; touch {saved}; exit 75' TERM; touch {ready}; while true; do sleep 0.05; done")
+    while not ready.exists():
+        assert first.poll() is None
+        time.sleep(0.02)
+    out, _ = start("cpu", "-c", f"ls {saved}").communicate(timeout=60)
+    assert "ending an earlier command" in out
+    assert out.endswith(": exit code 0\n")
+    assert first.communicate(timeout=60)[0].endswith(": exit code 75\n")
 
 
 @pytest.fixture
