@@ -40,7 +40,8 @@ class Cluster:
     Attributes:
       kind: jax's name for the way to find what is None ("slurm", "ompi"), or "" where nothing is left to find or jax looks for itself.
       coordinator_address: host:port of process 0.
-      local_device_ids: the machine's GPUs that belong to this process; None for all.
+      local_device_ids: the machine's GPUs that belong to this process, by their places among those it sees; () for all, None where jax decides,
+        which takes one under Slurm and mpirun and all elsewhere.
     """
 
     kind: str = ""
@@ -82,7 +83,7 @@ def find_cluster(
         count = _first(count, environment, "OMPI_COMM_WORLD_SIZE")
         number = _first(number, environment, "OMPI_COMM_WORLD_RANK")
         local = _first(None, environment, "OMPI_COMM_WORLD_LOCAL_RANK")
-        devices = None if local is None else (local,)
+        devices = None if local is None else _share(environment, local, _first(None, environment, "OMPI_COMM_WORLD_LOCAL_SIZE") or 1)
     elif address and "KUBERNETES_SERVICE_HOST" in environment:
         number = _first(number, environment, "JOB_COMPLETION_INDEX")
     if count == 1:
@@ -198,16 +199,26 @@ def _first(value: int | None, environment: Mapping[str, str], *names: str) -> in
     return int(found)
 
 
-def _slurm_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
-    """The GPUs of this task: those that Slurm bound to it, else its share of the node's. jax alone would take one, number SLURM_LOCALID."""
+def _slurm_devices(environment: Mapping[str, str]) -> tuple[int, ...]:
+    """The GPUs of this task: those that Slurm bound to it, else its share of the node's."""
+    tasks = int(re.split(r"\D", environment.get("SLURM_STEP_TASKS_PER_NODE", "1"))[0])
+    return _share(environment, int(environment.get("SLURM_LOCALID", 0)), tasks, int(environment.get("SLURM_GPUS_ON_NODE") or 0))
+
+
+def _share(environment: Mapping[str, str], local: int, processes: int, on_node: int = 0) -> tuple[int, ...]:
+    """The GPUs of the `local`-th of a machine's `processes`; jax alone would give it one, number `local`.
+
+    Args:
+      on_node: GPUs of the machine; 0 where the launcher does not say. It then counts as having been bound to its own if it sees fewer
+        GPUs than there are processes.
+    """
     listed = environment.get("CUDA_VISIBLE_DEVICES", "")
     visible = len(listed.split(",")) if listed else 0
-    on_node = int(environment.get("SLURM_GPUS_ON_NODE", visible) or 0)
-    if not visible:
-        return None
-    tasks = int(re.split(r"\D", environment.get("SLURM_STEP_TASKS_PER_NODE", "1"))[0])
-    bound = on_node > visible or visible < tasks
-    if bound or tasks == 1:
+    if processes == 1:
         return tuple(range(visible))
-    share, local = visible // tasks, int(environment.get("SLURM_LOCALID", 0))
+    if not visible:
+        return (local,)
+    if on_node > visible or visible < processes:
+        return tuple(range(visible))
+    share = visible // processes
     return tuple(range(local * share, (local + 1) * share))

@@ -7,7 +7,13 @@ import pytest
 from ebt_jax.distributed import Cluster, agree_to_stop, find_cluster
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
-MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+MPI = {
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "OMPI_COMM_WORLD_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+}
+MPI_NODE = {**MPI, "OMPI_COMM_WORLD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "1", "JAX_COORDINATOR_ADDRESS": "a:1"}
 
 
 @pytest.mark.parametrize(
@@ -20,7 +26,7 @@ MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORL
             {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"},
             Cluster("", "a:1", 2, 1),
         ),
-        (SLURM, Cluster("slurm", None, 8, 5)),
+        (SLURM, Cluster("slurm", None, 8, 5, ())),
         # A process a GPU, not bound: LOCALID chooses.
         ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, Cluster("slurm", None, 8, 5, (1,))),
         # Bound by --gpus-per-task=1: each sees one, and calls it 0.
@@ -37,6 +43,11 @@ MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORL
         ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "2(x4)", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, Cluster("slurm", None, 8, 5, (2, 3))),
         ({**MPI, "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:5"}, Cluster("ompi", None, 2, 1, (1,))),
         ({**MPI, "JAX_COORDINATOR_ADDRESS": "10.0.0.1:5"}, Cluster("", "10.0.0.1:5", 2, 1, (1,))),
+        # A process a node: all GPUs, listed or not. Two processes of four; and each bound to one by a wrapper.
+        ({**MPI_NODE, "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, Cluster("", "a:1", 2, 1, (0, 1, 2, 3))),
+        (MPI_NODE, Cluster("", "a:1", 2, 1, ())),
+        ({**MPI, "JAX_COORDINATOR_ADDRESS": "a:1", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, Cluster("", "a:1", 2, 1, (2, 3))),
+        ({**MPI, "JAX_COORDINATOR_ADDRESS": "a:1", "CUDA_VISIBLE_DEVICES": "3"}, Cluster("", "a:1", 2, 1, (0,))),
         (
             {"KUBERNETES_SERVICE_HOST": "x", "JOB_COMPLETION_INDEX": "3", "JAX_COORDINATOR_ADDRESS": "j-0.j:1", "JAX_NUM_PROCESSES": "4"},
             Cluster("", "j-0.j:1", 4, 3),
@@ -54,7 +65,7 @@ def test_a_machine_with_tpu_chips_lets_jax_look():
 def test_flags_win_over_the_environment():
     environment = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
     assert find_cluster("b:2", 3, 0, environment) == Cluster("", "b:2", 3, 0)
-    assert find_cluster("b:2", environment=SLURM) == Cluster("", "b:2", 8, 5)
+    assert find_cluster("b:2", environment=SLURM) == Cluster("", "b:2", 8, 5, ())
 
 
 @pytest.mark.parametrize(
