@@ -17,6 +17,7 @@ import re
 import sys
 import threading
 from collections.abc import Mapping
+from typing import NoReturn
 
 import jax
 from absl import logging
@@ -40,8 +41,8 @@ class Cluster:
     Attributes:
       kind: jax's name for the way to find what is None ("slurm", "ompi"), or "" where nothing is left to find or jax looks for itself.
       coordinator_address: host:port of process 0.
-      local_device_ids: the machine's GPUs that belong to this process, by their places among those it sees; () for all, None where jax decides,
-        which takes one under Slurm and mpirun and all elsewhere.
+      local_device_ids: the machine's GPUs that belong to this process, by their places among those that it sees; () for all, None where
+        jax decides: one under Slurm and mpirun, else all.
     """
 
     kind: str = ""
@@ -165,13 +166,13 @@ def meet(name: str) -> None:
         _peers.meet(name, MEETING_SECONDS)
 
 
-def end(message: str, code: int = 1) -> None:
+def end(message: str, code: int = 1) -> NoReturn:
     """Ends this process at once and, by what they are told, the others. For failures: nothing is waited for or cleaned up."""
     print(message, file=sys.stderr, flush=True)
     _exit(message, code)
 
 
-def _exit(message: str, code: int) -> None:
+def _exit(message: str, code: int) -> NoReturn:
     sys.stdout.flush()
     if _peers is not None and (first := _peers.tell_failure(message)):
         print(first, file=sys.stderr, flush=True)

@@ -1,6 +1,8 @@
 """What the preflight finds: injected differences between machines, and two real processes."""
 
+import argparse
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -27,6 +29,9 @@ FACT = {
     "clock": 1000.0,
     "datasets": ["bridge"],
     "cache": "",
+    "flags": {"XLA_FLAGS": [], "LIBTPU_INIT_ARGS": ["--a=1"]},
+    "batch": [32, 2],
+    "faults": [],
 }
 
 
@@ -41,11 +46,13 @@ def test_machines_that_agree_have_no_problems():
         ({"config": "9"}, "configuration file must be the same"),
         ({"python": "3.12.1"}, "Python version must be the same"),
         ({"packages": {"jax": "0.10.1"}}, r'package versions must be the same.*got b \(process 1\): {"jax": "0.10.1"}'),
+        ({"flags": {"XLA_FLAGS": [], "LIBTPU_INIT_ARGS": []}}, r"XLA_FLAGS and LIBTPU_INIT_ARGS must be the same.*--a=1.*got b"),
         ({"device_kind": "TPU v4"}, "devices must be of one kind"),
         ({"local_devices": 3}, "as many devices as the others"),
         ({"datasets": []}, "must see the same datasets"),
         ({"clock": 1090.0}, "clocks must agree within 5 s, got 90 s between a and b"),
         ({"cache": "/x: Permission denied"}, "JAX_COMPILATION_CACHE_DIR must be writable, got b: /x: Permission denied"),
+        ({"faults": ["/data: No such file"]}, r"must be there on all machines, got b \(process 1\): /data: No such file"),
     ],
 )
 def test_a_difference_is_named_with_its_machine(change, message):
@@ -56,6 +63,38 @@ def test_a_difference_is_named_with_its_machine(change, message):
 def test_missing_devices_are_noticed():
     (line,) = preflight.problems([FACT], expected_devices=256)
     assert "must have 256 devices, got 8 over 1 processes" in line
+
+
+def test_a_batch_that_does_not_split_is_noticed():
+    (line,) = preflight.problems([{**FACT, "batch": [40, 2]}], expected_devices=8)
+    assert "must be a multiple of devices x optimizer.accumulate_steps, 16, got 40" in line
+
+
+def test_what_is_not_there_is_a_fault_of_the_machine(tmp_path):
+    """Not an exception, which would leave the others waiting."""
+    options = argparse.Namespace(config=f"{tmp_path}/c.py:debug", data_dir=f"{tmp_path}/data")
+    fact = preflight.gather(options)
+    assert fact["faults"] == [f"{tmp_path}/c.py: No such file or directory", f"{tmp_path}/data: No such file or directory"]
+    json.dumps(fact)
+    fact = preflight.gather(argparse.Namespace(config=f"{ROOT}/configs/oxe.py", data_dir=""))
+    assert fact["faults"] == []
+    assert fact["batch"][0] > 0
+
+
+def test_a_folder_left_behind_is_no_trouble(tmp_path):
+    (tmp_path / ".preflight-a/mark").mkdir(parents=True)
+    assert preflight.folder_faults(tmp_path, "b", 0) == []
+    assert preflight.folder_faults(tmp_path / "new", "b", 0) == []
+    (tmp_path / "file").touch()
+    (fault,) = preflight.folder_faults(tmp_path / "file", "b", 0)
+    assert "must be a folder to write into, got " in fault
+
+
+def test_a_bucket_is_no_folder(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["preflight.py", "--workdir=gs://bucket/run"])
+    with pytest.raises(SystemExit, match="2"):
+        preflight.main()
+    assert "--workdir must be a folder, got gs://bucket/run" in capsys.readouterr().err
 
 
 def launch(tmp_path, *second):
@@ -85,7 +124,9 @@ def test_two_processes_are_ready_or_say_why_not(tmp_path):
         assert code == 0, error
         assert "ready: 2 processes, 4 x cpu" in out
     assert not list((tmp_path / "run").iterdir())
-    for _, error, code in launch(tmp_path, "--config=configs/pusht.py", f"--workdir={tmp_path}/elsewhere"):
+    broken = ("--config=configs/pusht.py", f"--workdir={tmp_path}/elsewhere", f"--data_dir={tmp_path}/data")
+    for _, error, code in launch(tmp_path, *broken):
         assert code == 1
         assert "configuration file must be the same" in error
-    assert "does not see what process 0 wrote" in error
+        assert f"(process 1): {tmp_path}/data: No such file" in error
+        assert "does not see what process 0 wrote" in error
