@@ -4,7 +4,8 @@
     python launch/local.py --processes=2 --fault=kill --rank=1 --after=20 -- --config=configs/oxe.py:debug --workdir=runs/killed
 
 Everything after `--` goes to ebt_jax.train. Faults strike one rank once step --after is logged: kill (SIGKILL), term (SIGTERM),
-freeze (SIGSTOP); or in its loader, at that batch: raise, stall. Exit code: the first that is not 0, else 0.
+freeze (SIGSTOP; it is killed once the others have ended); or in its loader, at that batch: raise, stall. Exit code: that of the first rank
+that did not end with 0, or its signal's number; else 0.
 """
 
 import argparse
@@ -169,7 +170,8 @@ def main() -> int:
         if options.fault in SIGNALS:
             job.wait_for_step(options.after, seconds=1e9)
             job.strike(options.rank, options.fault)
-        return next((abs(code) for code in job.wait(1e9) if code), 0)
+        frozen = (options.rank,) if options.fault == "freeze" else ()
+        return next((abs(code) for code in job.wait(1e9, but=frozen) if code), 0)
     finally:
         job.kill()
 

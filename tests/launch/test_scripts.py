@@ -49,16 +49,19 @@ def shell(*words, **environment):
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, cwd=ROOT, timeout=120)
 
 
+def check_golden(name, found):
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("EBT_JAX_GOLDEN") == "write":
+        path.write_text(found)
+    assert found == path.read_text()
+
+
 @pytest.mark.parametrize("name", DRY)
 def test_a_dry_run_prints_what_would_be_run(name):
     script, *words = DRY[name]
     done = shell(script, "--dry_run", *words)
     assert done.returncode == 0, done.stderr
-    found = done.stdout.replace(str(ROOT), "REPOSITORY")
-    path = GOLDEN / f"{name}.txt"
-    if os.environ.get("EBT_JAX_GOLDEN") == "write":
-        path.write_text(found)
-    assert found == path.read_text()
+    check_golden(name, done.stdout.replace(str(ROOT), "REPOSITORY"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
@@ -344,24 +347,39 @@ def test_a_job_whose_processes_end_while_they_are_signalled_goes_back_too(slurm)
 
 @pytest.mark.parametrize("script", ["train_per_gpu.sbatch", "train_per_node.sbatch"])
 def test_batch_scripts_hand_their_flags_to_training(slurm, script, tmp_path):
-    assert batch(slurm, f'printf "%s\\n" "$@" > {tmp_path}/words', script).wait(120) == 0
-    assert (tmp_path / "words").read_text().splitlines()[-3:] == ["-m", "ebt_jax.train", "--workdir=/runs/oxe"]
+    """sbatch has no dry run: what its scripts ask srun for instead."""
+    assert batch(slurm, f'echo "srun $*" > {tmp_path}/said', script).wait(120) == 0
+    check_golden(f"slurm_{script.removesuffix('.sbatch')}", (tmp_path / "said").read_text())
 
 
-def test_workers_of_a_farm_write_where_the_merge_looks(slurm, tmp_path):
+def stand_in(folder):
+    """A checkout whose Python says what it was asked to run."""
+    python = folder / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/usr/bin/env bash\nenv | grep "^JAX_\\(COO\\|NUM\\|PRO\\|PLA\\)" | sort || true\necho "python $*"\n')
+    python.chmod(0o755)
+    return {"PATH": os.environ["PATH"], "HOME": str(folder)}
+
+
+def test_workers_of_a_farm_write_where_the_merge_looks(slurm):
     """Every task of the array: its own share, one folder for all, as `evaluate --merge` reads it."""
-    fakes, folder = slurm
-    (fakes.folder / "python").write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" > {tmp_path}/words')
-    (fakes.folder / "python").chmod(0o755)
-    names = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "16", "SLURM_SUBMIT_DIR": str(folder)}
-    environment = {**os.environ, **names, "EBT_PYTHON": str(fakes.folder / "python")}
+    _, folder = slurm
+    environment = {**stand_in(folder), "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "16", "SLURM_SUBMIT_DIR": str(folder)}
     command = ["bash", folder / "launch/slurm/evaluate.sbatch", "OUT", "--policy=artifact"]
-    assert subprocess.run(command, env=environment, timeout=60).returncode == 0
-    words = (tmp_path / "words").read_text().splitlines()
-    assert words == ["-m", "ebt_jax.evaluate", "--policy=artifact", "--worker=3/16", "--output=OUT"]
+    check_golden("slurm_evaluate", subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout)
     manifest = (GOLDEN / "gke_evaluate.txt").read_text()
     assert "--worker=$JOB_COMPLETION_INDEX/16 --output=/runs/evaluation/oxe\n" in manifest
     assert "--merge --output=/runs/evaluation/oxe\n" in manifest
+
+
+def test_nodes_of_a_sky_job_find_each_other(slurm):
+    """SkyPilot's dry run needs a cloud: what the second of two nodes runs instead."""
+    _, folder = slurm
+    task = yaml.safe_load((ROOT / "launch/sky/train.yaml").read_text())
+    sky = {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1", "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2"}
+    environment = {**stand_in(folder), **task["envs"], **sky}
+    done = subprocess.run(["bash", "-c", task["run"]], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    check_golden("sky_train", done.stdout)
 
 
 def test_an_unknown_chip_is_refused():
