@@ -174,7 +174,7 @@ def end(message: str, code: int = 1) -> NoReturn:
 
 def _exit(message: str, code: int) -> NoReturn:
     sys.stdout.flush()
-    if _peers is not None and (first := _peers.tell_failure(message)):
+    if _peers is not None and (first := _peers.tell_failure(message)) not in ("", message):
         print(first, file=sys.stderr, flush=True)
     os._exit(code)
 
