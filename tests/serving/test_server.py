@@ -290,6 +290,16 @@ def test_a_new_observation_keeps_its_clients_place():
     assert answered == ["eager", "patient"]
 
 
+def test_a_late_answer_is_not_the_next_ones(serve):
+    gate = echo.HeldPolicy.gate
+    with serve(echo.like(echo.HeldPolicy), batch_sizes=(1,)) as port, Client(f"ws://127.0.0.1:{port}", timeout=0.3) as client:
+        gate.shut()
+        with pytest.raises(TimeoutError):
+            client.infer(echo.observation(1))
+        threading.Timer(0.05, gate.open).start()
+        assert client.infer(echo.observation(2))["actions"][0, 0] == pytest.approx(2)
+
+
 def test_a_server_that_stops_answers_and_refuses_before_it_closes():
     gate = echo.HeldPolicy.gate
 
