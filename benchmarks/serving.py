@@ -102,7 +102,7 @@ def overhead() -> dict:
 
 def codec() -> dict:
     """Every mutated frame becomes a request or a named error, and memory stays."""
-    schema, refused, before = Schema(echo.SPECS, 100, True), 0, 0.0
+    schema, refused, before = Schema(echo.SPECS, (2,), 256), 0, 0.0
     frame, begun = wire.encode(echo.observation(1.0)), time.perf_counter()
     for i, hurt in enumerate(mutate(frame, FRAMES.value, seed=2)):
         try:

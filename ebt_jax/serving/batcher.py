@@ -3,15 +3,18 @@
     connections --> one waiting request each (a newer one replaces it) --> [ batch of a known size ] --> policy, in its own thread
 
 A row's answer is a function of its observation and its (seed, episode, step) alone, so whom it shares a batch with does not matter
-(1e-5 in normalised units; bit for bit at one batch size). Batches are filled up to one of a few sizes, all of them compiled
-before the first client comes.
+(1e-5 in normalised units; bit for bit at one batch size). Batches are filled up to one of a few sizes, as are the chunks of a request
+for energies. Every size is compiled for every number of sampler steps before the first client comes, and nothing afterwards: a
+program that one client needs would keep all others waiting.
 """
 
 import collections
 import concurrent.futures
+import itertools
+import math
 import threading
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +30,8 @@ from ebt_jax.types import Keys
 Answer = dict[str, Any]
 
 BATCH_SIZES = (1, 4, 16)
+ENERGY_SIZES = (1, 16, 256)
+"""Chunks of one request whose energies are one call."""
 
 
 class _Waiting(NamedTuple):
@@ -38,13 +43,25 @@ class _Waiting(NamedTuple):
 class Batcher:
     """Runs a policy in a thread of its own; `submit` may be called from any."""
 
-    def __init__(self, policy: Policy, batch_sizes: Sequence[int] = BATCH_SIZES) -> None:
-        """Raises ValueError for sizes that are not positive and ascending."""
-        sizes = tuple(batch_sizes)
-        if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
-            raise ValueError(f"batch_sizes must be positive and ascending, got {sizes}.")
-        self._policy, self._sizes = policy, sizes
-        self._waiting: collections.OrderedDict[Hashable, _Waiting] = collections.OrderedDict()
+    def __init__(
+        self,
+        policy: Policy,
+        batch_sizes: Sequence[int] = BATCH_SIZES,
+        sample_steps: Sequence[int] = (),
+        energy_sizes: Sequence[int] = ENERGY_SIZES,
+    ) -> None:
+        """`sample_steps`: beside the policy's own. Raises ValueError for sizes that are not positive and ascending."""
+        for name, sizes in (("batch_sizes", batch_sizes), ("energy_sizes", energy_sizes)):
+            if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
+                raise ValueError(f"{name} must be positive and ascending, got {tuple(sizes)}.")
+        if min(sample_steps, default=1) < 1:
+            raise ValueError(f"sample_steps must be positive, got {tuple(sample_steps)}.")
+        self.sample_steps = tuple(dict.fromkeys([policy.sample_steps, *sample_steps]))
+        """Numbers of sampler steps that are compiled, the policy's own first."""
+        self.energy_sizes = tuple(energy_sizes) if policy.method.energy is not None else ()
+        """Numbers of chunks for whose energies a program is compiled; none where the policy has no energy."""
+        self._policy, self._sizes = policy, tuple(batch_sizes)
+        self._waiting: dict[Hashable, _Waiting] = {}
         self._wake = threading.Condition()
         self._stopped = False
         self._thread = threading.Thread(target=self._work, name="policy", daemon=True)
@@ -52,14 +69,28 @@ class Batcher:
         """Requests in a batch -> batches so far."""
 
     def start(self) -> None:
-        """Compiles every batch size, then begins to answer."""
-        for size in self._sizes:
-            begun = time.perf_counter()
-            observation = jax.tree.map(np.asarray, empty_batch(self._policy.specs, size).observation)
-            keys = self._policy.sample_keys(0, np.zeros(size, int), np.zeros(size, int))
-            self._policy.sample_actions(observation, keys)
-            logging.info("compiled for %d at a time in %.1f s", size, time.perf_counter() - begun)
+        """Compiles every size, then begins to answer. `stop` ends it after the program it is at.
+
+        Raises what the policy raises for a number of sampler steps that it cannot take.
+        """
+        blank = empty_batch(self._policy.specs)
+        observation = jax.tree.map(np.asarray, blank.observation)
+        for steps, size in itertools.product(self.sample_steps, self._sizes):
+            request = Request(None, "act", observation, 0, 0, 0, steps, math.inf, None)
+            self._compile(lambda request=request, size=size: self._chunks([request] * size), f"{size} at a time, {steps} steps")
+        for size in self.energy_sizes:
+            chunks = np.zeros((size, *blank.actions.shape[1:]), np.float32)
+            request = Request(None, "energy", observation, 0, 0, 0, self.sample_steps[0], math.inf, chunks)
+            self._compile(lambda request=request: self._energies(request), f"energies of {size}")
         self._thread.start()
+
+    def _compile(self, call: Callable[[], object], what: str) -> None:
+        """Calls as a request will: what is compiled on the way is there when it comes."""
+        if self._stopped:
+            return
+        begun = time.perf_counter()
+        call()
+        logging.info("compiled for %s in %.1f s", what, time.perf_counter() - begun)
 
     def stop(self) -> None:
         """Refuses what waits and ends the thread after the batch it is at."""
@@ -81,12 +112,15 @@ class Batcher:
         return len(self._waiting)
 
     def submit(self, client: Hashable, request: Request) -> "concurrent.futures.Future[Answer]":
-        """The answer to come. A request of the same client that still waits is refused: its observation is out of date."""
+        """The answer to come. A request of the same client that still waits is refused, its observation being out of date.
+
+        The new one takes its place in the line: a client that asks faster than it is answered is served as often as the others.
+        """
         future: concurrent.futures.Future[Answer] = concurrent.futures.Future()
         with self._wake:
             if self._stopped:
                 raise RequestError("stopping", "the server is stopping; connect again later.")
-            old = self._waiting.pop(client, None)
+            old = self._waiting.get(client)
             if old is not None:
                 old.future.set_exception(RequestError("superseded", "a newer observation of the same client came before this one's turn."))
             self._waiting[client] = _Waiting(request, time.perf_counter(), future)
@@ -122,7 +156,7 @@ class Batcher:
                     waiting.future.set_result(answer)
 
     def _take(self) -> list[_Waiting]:
-        """The longest waiting request and others that can share its call; those past their deadline are refused."""
+        """The first in the line and others that can share its call; those past their deadline are refused."""
         now = time.perf_counter()
         batch: list[_Waiting] = []
         for client, waiting in list(self._waiting.items()):
@@ -173,10 +207,10 @@ class Batcher:
         return rows
 
     def _energies(self, request: Request) -> list[Answer | RequestError]:
-        """E of each of the request's chunks, filled up to a power of two so that few sizes are ever compiled."""
+        """E of each of the request's chunks, filled up to one of the sizes."""
         assert request.actions is not None
         count = len(request.actions)
-        size = 1 << (count - 1).bit_length()
+        size = next(size for size in self.energy_sizes if size >= count)
         actions = np.concatenate([request.actions, np.repeat(request.actions[:1], size - count, axis=0)])
         return [{"energies": np.asarray(self._policy.energy(request.observation, actions)[:count], np.float32)}]
 

@@ -2,7 +2,7 @@
 
 An observation is a flat dict, its time axis the policy's `observation_horizon`, the newest step last:
 
-    images/primary [t, y, x, 3] uint8     one for each camera; any size (resized as in training); left out, the camera is masked
+    images/primary [t, y, x, 3] uint8     one for each camera; up to 4096 pixels a side, resized as in training; left out, it is masked
     proprio        [t, p] float           robot units, in the order of the specs
     prompt         str                    the instruction, for policies that read text
     language       [l, e] float           its embedding, for policies that were trained on a dataset's
@@ -14,6 +14,7 @@ may be left out.
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -29,16 +30,15 @@ OPTIONS = ("id", "request", "seed", "episode", "step", "sample_steps", "deadline
 
 MAX_SIDE = 4096
 """Largest height or width of an image, pixels."""
-MAX_CHUNKS = 1024
-"""Most chunks whose energy one request may ask for."""
 
 
 class RequestError(ValueError):
-    """A request that the policy cannot answer; the client is told why and may go on."""
+    """A request that the policy cannot answer; the client is told why and may go on. `id` is the request's, where it was read."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+        self.id: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Request:
       kind: "act" wants a chunk, "energy" the energies of `actions` [m h a], robot units.
       observation: of one row.
       seed, episode, step: what the chunk's noise is a function of.
-      sample_steps: of the sampler; None is the policy's own number.
+      sample_steps: of the sampler.
       deadline_ms: an answer that cannot be begun within so many milliseconds is not wanted; infinity waits for ever.
     """
 
@@ -60,7 +60,7 @@ class Request:
     seed: int
     episode: int
     step: int
-    sample_steps: int | None
+    sample_steps: int
     deadline_ms: float
     actions: np.ndarray | None
 
@@ -70,13 +70,13 @@ class Schema:
     """Reads requests for a policy of these specs.
 
     Attributes:
-      max_sample_steps: the most sampler steps that a client may ask for.
-      has_energy: whether energies can be asked for.
+      sample_steps: numbers of sampler steps that a client may ask for, the first where it asks for none.
+      max_chunks: the most chunks whose energy one request may ask for; 0 where the policy has no energy.
     """
 
     specs: Specs
-    max_sample_steps: int
-    has_energy: bool
+    sample_steps: tuple[int, ...]
+    max_chunks: int
 
     def parse(self, message: Any, seed: int, episode: int, step: int) -> Request:
         """The request in a decoded message; `seed`, `episode` and `step` where it names none.
@@ -85,21 +85,30 @@ class Schema:
         """
         if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
             raise _refuse("request", "be a dict with names for keys", type(message).__name__)
+        number = _whole(message, "id", None, 0, 2**63 - 1)
+        try:
+            return self._request(message, number, seed, episode, step)
+        except RequestError as error:
+            error.id = number
+            raise
+
+    def _request(self, message: Mapping[str, Any], number: int | None, seed: int, episode: int, step: int) -> Request:
+        """`parse` of a dict whose `id` is `number`."""
         known = [*self.example(), "prompt", *OPTIONS]
         unknown = sorted(set(message) - set(known))
         if unknown:
             raise _refuse("keys", f"be among {', '.join(dict.fromkeys(known))}", ", ".join(unknown)[:200])
         kind = message.get("request", "act")
-        if kind not in ("act", "energy"):
-            raise _refuse("request", "be 'act' or 'energy'", repr(kind)[:40])
+        if not isinstance(kind, str) or kind not in ("act", "energy"):
+            raise _refuse("request", "be 'act' or 'energy'", reprlib.repr(kind))
         return Request(
-            id=_whole(message, "id", None, 0, 2**63 - 1),
+            id=number,
             kind=kind,
             observation=self._observation(message),
             seed=_whole(message, "seed", seed, 0, 2**32 - 1),
             episode=_whole(message, "episode", episode, 0, 2**31 - 1),
             step=_whole(message, "step", step, 0, 2**31 - 1),
-            sample_steps=_whole(message, "sample_steps", None, 1, self.max_sample_steps),
+            sample_steps=self._sample_steps(message),
             deadline_ms=_deadline(message),
             actions=self._actions(message) if kind == "energy" else None,
         )
@@ -139,11 +148,21 @@ class Schema:
         proprio = self._with_time("proprio", message.get("proprio", np.zeros((t, 0), np.float32)), 2)
         names = ", ".join(dimension.name for dimension in spec.proprio)
         proprio = _numbers("proprio", proprio, (t, len(spec.proprio)), names)
-        happened = np.asarray(message.get("timestep_mask", np.ones(t, bool)))
+        happened = self._with_time("timestep_mask", message.get("timestep_mask", np.ones(t, bool)), 1)
         if happened.dtype != bool or happened.shape != (t,) or not happened[-1]:
             raise _refuse("timestep_mask", f"be bool [{t}], the newest step True", _shape(happened))
         language, language_mask = self._language(message)
         return Observation(images, masks, proprio[None], language[None], language_mask[None], happened[None])
+
+    def _sample_steps(self, message: Mapping[str, Any]) -> int:
+        """One of the numbers that are compiled: another would keep every client waiting for its program."""
+        value = message.get("sample_steps")
+        if value is None:
+            return self.sample_steps[0]
+        if type(value) is not int or value not in self.sample_steps:
+            allowed = ", ".join(map(str, self.sample_steps))
+            raise _refuse("sample_steps", f"be one of {allowed}, for which the server was started", reprlib.repr(value))
+        return value
 
     def _with_time(self, key: str, value: Any, axes: int) -> np.ndarray:
         """The array with its time axis. Raises RequestError where it is no array, or has another number of steps."""
@@ -171,15 +190,15 @@ class Schema:
         return _numbers("language", message["language"], (spec.length, spec.size)), np.ones(spec.length, bool)
 
     def _actions(self, message: Mapping[str, Any]) -> np.ndarray:
-        if not self.has_energy:
+        if not self.max_chunks:
             raise _refuse("request", "be 'act': this policy's method has no energy", "'energy'")
         h, a = self.specs.action.horizon, len(self.specs.action.dimensions)
         actions = message.get("actions")
         if isinstance(actions, np.ndarray) and actions.ndim == 2:
             actions = actions[None]
-        if not isinstance(actions, np.ndarray) or actions.ndim != 3 or not 1 <= len(actions) <= MAX_CHUNKS:
+        if not isinstance(actions, np.ndarray) or actions.ndim != 3 or not 1 <= len(actions) <= self.max_chunks:
             got = _shape(actions) if isinstance(actions, np.ndarray) else type(actions).__name__
-            raise _refuse("actions", f"be float [m, {h}, {a}] with m from 1 to {MAX_CHUNKS}", got)
+            raise _refuse("actions", f"be float [m, {h}, {a}] with m from 1 to {self.max_chunks}", got)
         return _numbers("actions", actions, (len(actions), h, a))
 
 
@@ -200,7 +219,7 @@ def _whole(message: Mapping[str, Any], key: str, default: Any, low: int, high: i
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise _refuse(key, f"be a whole number from {low} to {high}", repr(value)[:40])
+        raise _refuse(key, f"be a whole number from {low} to {high}", reprlib.repr(value))
     return value
 
 
@@ -209,7 +228,7 @@ def _deadline(message: Mapping[str, Any]) -> float:
     if value is None:
         return math.inf
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise _refuse("deadline_ms", "be a positive number of milliseconds", repr(value)[:40])
+        raise _refuse("deadline_ms", "be a positive number of milliseconds", reprlib.repr(value))
     return float(value)
 
 

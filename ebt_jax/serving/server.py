@@ -7,7 +7,8 @@
                                           <- {"actions", "energy", ..., "server_timing"}, or text {"error", "message"}
 
 A request that is refused leaves the connection open; bytes that are no message close it. Errors carry a code and one line, never a
-traceback. `GET /healthz` and `GET /metrics` answer on the same port while the policy is busy.
+traceback. The port is taken at once, but nobody is let in before everything is compiled. `GET /healthz` and `GET /metrics` answer on
+the same port while the policy is busy.
 """
 
 import asyncio
@@ -28,16 +29,18 @@ from websockets.http11 import Response
 
 from ebt_jax.policy import Policy
 from ebt_jax.serving import wire
-from ebt_jax.serving.batcher import BATCH_SIZES, Batcher
+from ebt_jax.serving.batcher import BATCH_SIZES, ENERGY_SIZES, Batcher
 from ebt_jax.serving.metrics import ServerMetrics
 from ebt_jax.serving.schema import Request, RequestError, Schema
 
 PROTOCOL = 1
 MAX_FRAME_BYTES = 16 * 2**20
 MAX_CONNECTIONS = 64
-MAX_SAMPLE_STEPS = 100
 MAX_UNANSWERED = 8
 """Answers that one client may leave unread before no more of its requests are read."""
+
+FAREWELL_S = 1.0
+"""How long a server that stops waits for its last answers to be read."""
 
 BAD_PAYLOAD = 1007
 """Websocket close code for bytes that are not what the protocol says."""
@@ -48,7 +51,8 @@ class PolicyServer:
 
     Args:
       token: what clients must send as `Authorization: Api-Key TOKEN` (or Bearer); None asks for none and binds to loopback only.
-      batch_sizes: see `Batcher`. seed: of clients that name none.
+      batch_sizes, sample_steps, energy_sizes: what is compiled, see `Batcher`; a client may ask for no other steps and no more chunks.
+      seed: of clients that name none.
 
     Raises ValueError for an address that other machines can reach without a token.
     """
@@ -62,6 +66,8 @@ class PolicyServer:
         token: str | None = None,
         seed: int = 0,
         batch_sizes: tuple[int, ...] = BATCH_SIZES,
+        sample_steps: tuple[int, ...] = (),
+        energy_sizes: tuple[int, ...] = ENERGY_SIZES,
         max_frame_bytes: int = MAX_FRAME_BYTES,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
@@ -72,14 +78,15 @@ class PolicyServer:
             )
         if token is not None and len(token) < 16:
             raise ValueError(f"the token must have at least 16 characters, got {len(token)}. Make one: openssl rand -hex 32")
-        has_energy = policy.method.energy is not None
-        self._schema = Schema(policy.specs, MAX_SAMPLE_STEPS, has_energy)
-        self._batcher = Batcher(policy, batch_sizes)
+        self._batcher = Batcher(policy, batch_sizes, sample_steps, energy_sizes)
+        max_chunks = max(self._batcher.energy_sizes, default=0)
+        self._schema = Schema(policy.specs, self._batcher.sample_steps, max_chunks)
         self._host, self._port, self._token, self._seed = host, port, token, seed
         self._max_frame_bytes, self._max_connections = max_frame_bytes, max_connections
         self._metrics = ServerMetrics()
         self._connected = 0
         self._clients = 0
+        self._answers: set[asyncio.Task[None]] = set()
         self._metadata = wire.encode(
             {
                 "server": "ebt_jax",
@@ -88,22 +95,34 @@ class PolicyServer:
                 "specs": json.loads(policy.specs.to_json()),
                 "example_observation": self._schema.example(),
                 "execution_horizon": policy.execution_horizon,
-                "has_energy": has_energy,
-                "limits": {"frame_bytes": max_frame_bytes, "connections": max_connections, "sample_steps": MAX_SAMPLE_STEPS},
+                "has_energy": max_chunks > 0,
+                "limits": {
+                    "frame_bytes": max_frame_bytes,
+                    "connections": max_connections,
+                    "sample_steps": list(self._batcher.sample_steps),
+                    "chunks": max_chunks,
+                },
             }
         )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[int]:
-        """Serves inside the `async with`; gives the port. Compiles first, so that the first client does not wait for it."""
-        await asyncio.to_thread(self._batcher.start)
-        try:
-            async with self._listen() as server:
+        """Serves inside the `async with`; gives the port.
+
+        Takes the port, then compiles, then lets clients in. At the end what waits is refused and what the policy is at is answered.
+        Raises OSError where the port is taken, and what `Batcher.start` raises.
+        """
+        async with self._listen() as server:
+            try:
+                await asyncio.to_thread(self._batcher.start)
+                await server.start_serving()
                 port = next(iter(server.sockets)).getsockname()[1]
                 logging.info("serving on ws://%s:%d", self._host, port)
                 yield port
-        finally:
-            await asyncio.to_thread(self._batcher.stop)
+            finally:
+                await asyncio.to_thread(self._batcher.stop)
+                if self._answers:
+                    await asyncio.wait(self._answers, timeout=FAREWELL_S)
 
     def _listen(self) -> Any:
         return serve(
@@ -118,6 +137,7 @@ class PolicyServer:
             compression=None,
             ping_timeout=None,  # a client that computes for a minute between observations is alive
             server_header=None,
+            start_serving=False,
         )
 
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
@@ -139,9 +159,10 @@ class PolicyServer:
         return None
 
     def _authorised(self, request: HttpRequest) -> bool:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         assert self._token is not None
-        same = hmac.compare_digest(given.strip().encode(), self._token.encode())
+        given = request.headers.get_all("Authorization")
+        scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        same = hmac.compare_digest(token.strip().encode("iso-8859-1"), self._token.encode())  # headers are read as iso-8859-1
         return same and scheme.lower() in ("api-key", "bearer")
 
     async def _serve_client(self, connection: ServerConnection) -> None:
@@ -163,12 +184,13 @@ class PolicyServer:
                     await connection.close(BAD_PAYLOAD, "the frame was no message")
                     return
                 except RequestError as error:
-                    await self._refuse(connection, error, None, "none")
+                    await self._refuse(connection, error, error.id, "none")
                     continue
                 step += 1
                 task = asyncio.create_task(self._answer(connection, client, request, begun))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                for kept in (tasks, self._answers):
+                    kept.add(task)
+                    task.add_done_callback(kept.discard)
         except ConnectionClosed:
             pass
         finally:
@@ -180,7 +202,16 @@ class PolicyServer:
         """Raises WireError for bytes that are no message, RequestError for a message that is no request."""
         if isinstance(frame, str):
             raise RequestError("bad_request", "a request must be a binary msgpack frame, got text.")
-        return self._schema.parse(wire.decode(frame), self._seed, client, step)
+        message = wire.decode(frame)
+        try:
+            return self._schema.parse(message, self._seed, client, step)
+        except RequestError:
+            raise
+        except Exception as error:  # what nobody thought of: the log says what, the client goes on
+            logging.exception("a request could not be read")
+            raise RequestError(
+                "bad_request", f"the request must be readable, got {type(error).__name__}; the server's log says why."
+            ) from error
 
     async def _answer(self, connection: ServerConnection, client: int, request: Request, begun: float) -> None:
         try:

@@ -18,7 +18,7 @@ def running(policy: Policy, **settings) -> Iterator[int]:
     loop = asyncio.new_event_loop()
 
     async def serve() -> None:
-        async with PolicyServer(policy, port=0, **{"batch_sizes": (1, 4), **settings}).running() as port[0]:
+        async with PolicyServer(policy, port=0, **{"batch_sizes": (1, 4), "energy_sizes": (1, 8), **settings}).running() as port[0]:
             ready.set()
             await stop.wait()
 

@@ -10,7 +10,11 @@ from ebt_jax.images import resize
 from ebt_jax.serving.schema import RequestError, Schema
 from ebt_jax.text import tokenize
 
-SCHEMA = Schema(echo.SPECS, max_sample_steps=20, has_energy=True)
+SCHEMA = Schema(echo.SPECS, sample_steps=(2, 20), max_chunks=64)
+
+NESTED: list = []
+for _ in range(1000):
+    NESTED = [NESTED]
 
 
 def parse(**changes):
@@ -32,7 +36,7 @@ def test_a_request_becomes_the_policys_observation():
     tokens, mask = tokenize("pick up the block", echo.SPECS.observation.language)
     np.testing.assert_array_equal(request.observation.language[0], tokens)
     np.testing.assert_array_equal(request.observation.language_mask[0], mask)
-    assert (request.seed, request.episode, request.step, request.sample_steps, request.deadline_ms) == (0, 3, 4, None, math.inf)
+    assert (request.seed, request.episode, request.step, request.sample_steps, request.deadline_ms) == (0, 3, 4, 2, math.inf)
 
 
 def test_a_camera_left_out_is_masked():
@@ -65,23 +69,35 @@ def test_what_the_client_names_counts():
         ({"prompt": 3}, "prompt must be a string, got int"),
         ({"timestep_mask": np.array([True, False])}, "timestep_mask must be bool"),
         ({"timestep_mask": np.ones(2)}, "timestep_mask must be bool"),
+        ({"timestep_mask": ["x" * 65_000, ""]}, "timestep_mask must be an array, got list"),
+        ({"timestep_mask": [[True], [True, False]]}, "timestep_mask must be an array, got list"),
+        ({"request": np.zeros(3)}, "request must be 'act' or 'energy', got array"),
+        ({"request": NESTED}, "request must be 'act' or 'energy'"),
+        ({"id": NESTED}, "id must be a whole number"),
+        ({"deadline_ms": NESTED}, "deadline_ms must be a positive number"),
         ({"seed": -1}, "seed must be a whole number from 0 to 4294967295, got -1"),
         ({"step": 2**31}, "step must be a whole number"),
         ({"episode": True}, "episode must be a whole number"),
-        ({"sample_steps": 21}, "sample_steps must be a whole number from 1 to 20"),
-        ({"sample_steps": 2.0}, "sample_steps must be a whole number"),
+        ({"sample_steps": 3}, "sample_steps must be one of 2, 20, for which the server was started, got 3"),
+        ({"sample_steps": 2.0}, "sample_steps must be one of 2, 20"),
         ({"deadline_ms": 0}, "deadline_ms must be a positive number"),
         ({"deadline_ms": math.nan}, "deadline_ms must be a positive number"),
         ({"request": "eval"}, "request must be 'act' or 'energy'"),
         ({"request": "energy"}, r"actions must be float \[m, 4, 2\]"),
         ({"request": "energy", "actions": np.zeros((3, 4, 3))}, r"actions must be float \[3, 4, 2\], got float64 \[3, 4, 3\]"),
-        ({"request": "energy", "actions": np.zeros((2000, 4, 2))}, "with m from 1 to 1024"),
+        ({"request": "energy", "actions": np.zeros((2000, 4, 2))}, "with m from 1 to 64"),
     ],
 )
 def test_a_fault_is_named(changes, message):
     with pytest.raises(RequestError, match=message) as caught:
         parse(**changes)
     assert caught.value.code == "bad_request"
+
+
+def test_a_refusal_says_whose_it_is():
+    with pytest.raises(RequestError, match="proprio must") as caught:
+        parse(id=7, proprio=np.zeros(3))
+    assert caught.value.id == 7
 
 
 def test_what_is_no_dict_of_names_is_refused():
@@ -92,4 +108,4 @@ def test_what_is_no_dict_of_names_is_refused():
 
 def test_a_policy_without_energy_says_so():
     with pytest.raises(RequestError, match="has no energy"):
-        Schema(echo.SPECS, 20, has_energy=False).parse({**echo.observation(1), "request": "energy"}, 0, 0, 0)
+        Schema(echo.SPECS, (2,), max_chunks=0).parse({**echo.observation(1), "request": "energy"}, 0, 0, 0)

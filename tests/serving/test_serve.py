@@ -23,7 +23,7 @@ def test_a_trained_policy_is_served(tiny_run):
                 policy = ebt_jax.load(tiny_run)
                 observation = client.metadata["example_observation"]
                 answer = client.infer({**observation, "seed": 3, "episode": 4, "step": 5})
-                request = Schema(policy.specs, 9, True).parse(observation, 0, 0, 0)
+                request = Schema(policy.specs, (policy.sample_steps,), 0).parse(observation, 0, 0, 0)
                 keys = policy.sample_keys(3, np.array([4]), np.array([5]))
                 expected = policy.sample_actions(request.observation, keys)
                 np.testing.assert_allclose(answer["actions"], expected.actions[0], rtol=1e-5, atol=1e-5)
@@ -40,3 +40,17 @@ def test_wrong_usage_is_exit_code_2():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert "--batch_sizes must be whole numbers, got one" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_server_that_still_compiles_leaves_at_once(tiny_run):
+    many = ",".join(map(str, range(1, 100)))
+    command = [sys.executable, "-m", "ebt_jax.serve", f"--policy={tiny_run}", "--port=0", f"--batch_sizes={many}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            next(line for line in process.stderr if "compiled for" in line)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(5) == 0
+            assert process.stdout.read() == ""
+        finally:
+            process.kill()

@@ -1,13 +1,18 @@
 """A server and its clients, over real sockets: answers are never crossed, faults are named, strangers stay out."""
 
+import asyncio
 import concurrent.futures
 import contextlib
+import dataclasses
 import http.client
 import json
+import socket
+import threading
 import time
 
 import echo
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from formulas import formula_policy
@@ -15,7 +20,7 @@ from mutations import mutate
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from ebt_jax.serving import wire
+from ebt_jax.serving import batcher, wire
 from ebt_jax.serving.client import Client, ServerError
 from ebt_jax.serving.schema import Schema
 from ebt_jax.serving.server import PolicyServer
@@ -25,7 +30,7 @@ TOKEN = "correct-horse-battery-staple"
 
 @pytest.fixture(scope="module")
 def port(serve):
-    with serve(echo.echo_policy(), max_frame_bytes=200_000) as port:
+    with serve(echo.echo_policy(), max_frame_bytes=200_000, sample_steps=(1,)) as port:
         yield port
 
 
@@ -58,6 +63,39 @@ def test_the_example_observation_can_be_sent_back_as_it_is(client):
     assert {"queue_ms", "infer_ms", "total_ms", "encode_ms", "minimize_ms"} <= set(answer["server_timing"])
 
 
+def test_only_what_was_compiled_can_be_asked_for(client):
+    assert client.metadata["limits"]["sample_steps"] == [2, 1]
+    with pytest.raises(ServerError, match="sample_steps must be one of 2, 1, .* got 3"):
+        client.infer({**echo.observation(1), "sample_steps": 3})
+    with pytest.raises(ServerError, match="m from 1 to 8"):
+        client.energies(echo.observation(1), np.zeros((9, 4, 2)))
+
+
+def test_nothing_is_compiled_once_the_server_listens(serve):
+    policy = echo.echo_policy()
+    with serve(policy, batch_sizes=(1,), sample_steps=(1,)) as port, Client(f"ws://127.0.0.1:{port}") as client:
+        programs = [policy._encode, policy._sample, policy._to_robot, policy._energy, batcher._keys]
+        before = [program._cache_size() for program in programs]
+        for steps in (1, 2, None):
+            client.infer({**echo.observation(1), "sample_steps": steps})
+        for count in (1, 5, 8):
+            assert client.energies(echo.observation(1), np.zeros((count, 4, 2))).shape == (count,)
+        assert [program._cache_size() for program in programs] == before
+
+
+def test_steps_that_the_policy_cannot_take_end_the_start():
+    policy = formula_policy(echo.SPECS, lambda proprio, keys, h: jnp.repeat(proprio[:, -1:], h, axis=1))
+
+    def sample(params, context, keys, num_steps):
+        if num_steps > 2:
+            raise ValueError(f"num_steps must be at most 2, got {num_steps}.")
+        return policy.method.sample(params, context, keys, num_steps)
+
+    limited = dataclasses.replace(policy, method=policy.method._replace(sample=sample))
+    with pytest.raises(ValueError, match="num_steps must be at most 2, got 3"):
+        batcher.Batcher(limited, (1,), (3,)).start()
+
+
 def test_an_answer_is_the_policys_own(client):
     policy = echo.echo_policy()
     observation = echo.observation(3.0, 4.0)
@@ -72,7 +110,7 @@ def test_noise_is_a_function_of_the_seed_episode_and_step_that_the_client_names(
     policy = formula_policy(echo.SPECS, lambda proprio, keys, h: jax.vmap(lambda key: jax.random.normal(key, (h, 2)))(keys))
     with serve(policy) as port, Client(f"ws://127.0.0.1:{port}") as client:
         named = {**echo.observation(1), "seed": 2**32 - 1, "episode": 5, "step": 6}
-        observation = Schema(echo.SPECS, 9, True).parse(named, 0, 0, 0).observation
+        observation = Schema(echo.SPECS, (2,), 256).parse(named, 0, 0, 0).observation
         keys = policy.sample_keys(2**32 - 1, np.array([5]), np.array([6]))
         np.testing.assert_array_equal(client.infer(named)["actions"], policy.sample_actions(observation, keys).actions[0])
         assert (client.infer({**named, "step": 7})["actions"] != client.infer(named)["actions"]).all()
@@ -112,6 +150,26 @@ def test_a_refused_request_leaves_the_connection_open(client, raw):
     np.testing.assert_allclose(client.infer(echo.observation(5))["actions"][:, 0], 5, rtol=1e-6)
     raw.send("hello")
     assert json.loads(raw.recv(timeout=60))["message"].startswith("a request must be a binary")
+    nested = []
+    for _ in range(1000):
+        nested = [nested]
+    for fault in ({"id": nested}, {"request": np.zeros(3)}, {"timestep_mask": [[True], [True, False]]}):
+        raw.send(wire.encode({**echo.observation(1), **fault}))
+        assert json.loads(raw.recv(timeout=60))["error"] == "bad_request"
+
+
+def test_a_refusal_carries_the_requests_id(client):
+    with pytest.raises(ServerError, match="proprio must") as caught:
+        client.infer({"id": 7, "proprio": np.zeros(3)})
+    assert caught.value.id == 7
+
+
+def test_a_fault_that_nobody_thought_of_leaves_the_connection_open(client, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Schema, "parse", lambda *_: 1 // 0)
+        with pytest.raises(ServerError, match="bad_request: .* got ZeroDivisionError"):
+            client.infer(echo.observation(1))
+    assert client.infer(echo.observation(5))["actions"][0, 0] == pytest.approx(5)
 
 
 def test_bytes_that_are_no_message_close_the_connection(raw):
@@ -158,8 +216,8 @@ def test_a_page_in_a_browser_stays_out(port):
 
 def test_a_token_is_asked_for(serve):
     with serve(echo.echo_policy(), token=TOKEN, batch_sizes=(1,)) as port:
-        url = f"ws://127.0.0.1:{port}"
-        for headers in ({}, {"Authorization": f"Api-Key {TOKEN}x"}, {"Authorization": TOKEN}, {"Authorization": f"Basic {TOKEN}"}):
+        url, twice = f"ws://127.0.0.1:{port}", [("Authorization", f"Api-Key {TOKEN}")] * 2
+        for headers in ({}, {"Authorization": f"Api-Key {TOKEN}x"}, {"Authorization": TOKEN}, {"Authorization": f"Basic {TOKEN}"}, twice):
             with pytest.raises(InvalidStatus, match="401"):
                 connect(url, additional_headers=headers)
         assert get(port, "/metrics")[0] == 401
@@ -205,7 +263,12 @@ def test_the_newest_observation_wins_and_deadlines_hold(serve):
             gate.shut()
             client.send(echo.observation(1))
             gate.wait_for_a_call()
-            assert get(port, "/healthz")[0] == 200  # while the policy is at work
+            seconds = []
+            for _ in range(5):  # while the policy is at work
+                begun = time.perf_counter()
+                assert get(port, "/healthz")[0] == 200
+                seconds.append(time.perf_counter() - begun)
+            assert min(seconds) < 0.05
             other.send({**echo.observation(1), "deadline_ms": 20})
             eventually(lambda: "ebt_waiting 1.0" in get(port, "/metrics")[1])
             time.sleep(0.03)
@@ -213,6 +276,60 @@ def test_the_newest_observation_wins_and_deadlines_hold(serve):
             with pytest.raises(ServerError, match="deadline of 20 ms"):
                 other.receive()
             client.receive()
+
+
+def test_a_new_observation_keeps_its_clients_place():
+    queue = batcher.Batcher(echo.echo_policy(), (1,), energy_sizes=(1,))
+    schema, answered = Schema(echo.SPECS, (2,), 1), []
+    for client in ("eager", "patient", "eager", "eager"):
+        future = queue.submit(client, schema.parse(echo.observation(1), 0, 0, 0))
+        future.add_done_callback(lambda future, client=client: answered.append(client) if not future.exception() else None)
+    queue.start()
+    eventually(lambda: len(answered) == 2)
+    queue.stop()
+    assert answered == ["eager", "patient"]
+
+
+def test_a_late_answer_is_not_the_next_ones(serve):
+    gate = echo.HeldPolicy.gate
+    with serve(echo.like(echo.HeldPolicy), batch_sizes=(1,)) as port, Client(f"ws://127.0.0.1:{port}", timeout=0.3) as client:
+        gate.shut()
+        with pytest.raises(TimeoutError):
+            client.infer(echo.observation(1))
+        threading.Timer(0.05, gate.open).start()
+        assert client.infer(echo.observation(2))["actions"][0, 0] == pytest.approx(2)
+
+
+def test_a_server_that_stops_answers_and_refuses_before_it_closes():
+    gate = echo.HeldPolicy.gate
+
+    async def stop_while_busy():
+        async with PolicyServer(echo.like(echo.HeldPolicy), port=0, batch_sizes=(1,)).running() as port:
+            client = await asyncio.to_thread(Client, f"ws://127.0.0.1:{port}")
+            gate.shut()
+            for i in (0, 1):
+                await asyncio.to_thread(client.send, {**echo.observation(i), "id": i})
+                await asyncio.to_thread(gate.wait_for_a_call)
+            while "ebt_waiting 1.0" not in (await asyncio.to_thread(get, port, "/metrics"))[1]:
+                await asyncio.sleep(0.01)
+            threading.Timer(0.1, gate.open).start()
+        return client
+
+    with asyncio.run(stop_while_busy()) as client:
+        with pytest.raises(ServerError, match="stopping") as caught:
+            client.receive()
+        assert caught.value.id == 1
+        assert client.receive()["id"] == 0
+
+
+def test_a_taken_port_is_found_before_anything_is_compiled(monkeypatch):
+    async def start(port):
+        async with PolicyServer(echo.echo_policy(), port=port).running():
+            pass
+
+    monkeypatch.setattr(batcher.Batcher, "start", lambda queue: pytest.fail("compiled"))
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        asyncio.run(start(taken.getsockname()[1]))
 
 
 def test_a_failing_policy_is_reported_without_its_traceback(serve):

@@ -1,6 +1,8 @@
 """Bytes nobody vouches for: what is ours comes back unchanged, what is not is refused by name and never reaches numpy."""
 
 import contextlib
+import pickle
+import sys
 
 import msgpack
 import numpy as np
@@ -33,6 +35,28 @@ def test_plain_values_come_back_as_they_were():
     assert wire.decode(wire.encode({"x": np.float32(0.5), "n": np.int64(7), "b": np.bool_(True)})) == {"x": 0.5, "n": 7, "b": True}
 
 
+@pytest.mark.parametrize("single", [False, True])
+def test_every_head_of_a_value_is_counted_right(single):
+    """Each of msgpack's ways to write a length: a value that is counted wrong would be refused, or the next one misread."""
+    numbers = [sign * 2**bits for bits in (0, 6, 7, 15, 31, 62) for sign in (-1, 1)] + [2**8, 2**16, 2**32, 2**63, 0.5]
+    texts = ["x" * size for size in (0, 31, 32, 256, 65_536)]
+    many = {str(i): [] for i in range(16)}
+    message = [
+        *numbers,
+        None,
+        True,
+        False,
+        *texts,
+        *(text.encode() for text in [*texts, "x" * 70_000]),
+        [0] * 15,
+        [0] * 16,
+        {"a": {}},
+        many,
+    ]
+    assert wire.decode(msgpack.packb(message, use_single_float=single)) == message
+    assert wire.decode(b"\xdd\0\0\0\x01\xdf\0\0\0\x01\xa1a\x07") == [{"a": 7}]
+
+
 def test_a_clients_array_with_byte_keys_is_read():
     np.testing.assert_array_equal(wire.decode(_array())["x"], np.zeros((2, 3), np.float32))
 
@@ -54,14 +78,18 @@ def test_a_clients_array_with_byte_keys_is_read():
         (_array(data="0" * 24), "got str"),
         (msgpack.packb({"x": {b"__npgeneric__": True, b"dtype": "|O", b"data": 1}}), "dtype of an array"),
         (msgpack.packb({"x": {b"__npgeneric__": True, b"dtype": "<f4", b"data": "1"}}), "numpy scalar must hold a number"),
-        (msgpack.packb(msgpack.ExtType(5, b"")), "no msgpack extension types|exceeds max_ext_len"),
-        (msgpack.packb(msgpack.Timestamp(1, 2)), "no msgpack extension types|exceeds max_ext_len"),
-        (msgpack.packb(list(range(5000))), "exceeds max_array_len"),
+        (msgpack.packb(msgpack.ExtType(5, b"")), "without extension types"),
+        (msgpack.packb(msgpack.Timestamp(1, 2)), "without extension types"),
+        (msgpack.packb(list(range(5000))), "at most 4096 values, got 5001"),
+        (msgpack.packb([[{}] * 1000] * 1000), "at most 4096 values"),
+        (_array(shape=[[[]] * 500] * 5), "shape of an array"),
         (b"", "one msgpack message"),
         (b"\xc1", "one msgpack message"),
         (msgpack.packb({}) + b"\0", "one msgpack message"),
-        (b"\x91" * 100_000, "one msgpack message"),
-        (b"\xdf\xff\xff\xff\xff", "one msgpack message"),
+        (b"\x91" * 100_000, "at most 4096 values"),
+        (b"\x91" * 2_000 + b"\xc0", "one msgpack message"),
+        (b"\xdf\xff\xff\xff\xff", "at most 4096 values"),
+        (b"\xdd\0\0\0\x05", "one msgpack message"),
         (b"\xc6\xff\xff\xff\xff", "one msgpack message"),
         (msgpack.packb({1: 2}), "one msgpack message"),
         (b"\xa2\xff\xfe", "one msgpack message"),
@@ -88,6 +116,22 @@ def test_two_thousand_mutated_frames_are_read_or_refused():
         except wire.WireError:
             refused += 1
     assert 200 < refused < 2_000
+
+
+_unpickled: list[str] = []
+
+
+def test_nothing_is_unpickled():
+    """Python reports every class that a pickle names, before it is looked up."""
+    sys.addaudithook(lambda event, arguments: _unpickled.append(event) if event == "pickle.find_class" else None)
+    pickled = pickle.dumps(np.array([print, None]))
+    frames = [_array(dtype="|O", shape=[1], data=pickled[:8]), _array(dtype="|u1", shape=[len(pickled)], data=pickled), pickled]
+    for frame in [*frames, *mutate(frames[1], 300, seed=4)]:
+        with contextlib.suppress(wire.WireError):
+            wire.decode(frame)
+    assert not _unpickled
+    pickle.loads(pickled)
+    assert _unpickled
 
 
 @settings(max_examples=200, deadline=None)
