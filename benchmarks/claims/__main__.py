@@ -30,6 +30,7 @@ _CONTESTANTS = flags.DEFINE_list("contestants", None, "Contestants to run; all w
 _BUDGETS = flags.DEFINE_list("budgets", None, "Core-minutes of training; all where absent.")
 _SEEDS = flags.DEFINE_list("seeds", None, "Numbers of trainings, from 0; all where absent.")
 _CHANGES = flags.DEFINE_multi_string("change", [], "KEY=JSON: another value in the training's configuration, a trial; development only.")
+_SWEEP = flags.DEFINE_bool("sweep", False, "Ask every contestant that has a sweep with those steps and step sizes, too; development only.")
 _LIST = flags.DEFINE_bool("list", False, "Show the cells and which are finished, and stop.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Show what would run, and stop.")
 _RESULTS = flags.DEFINE_string("results", str(RESULTS), "Folder of finished cells.")
@@ -50,7 +51,7 @@ def main() -> None:
         data=pathlib.Path(_DATA.value).resolve() if _DATA.value else runs / "data",
         archives=pathlib.Path(_ARCHIVES.value).resolve() if _ARCHIVES.value else None,
     )
-    done = {cell: tree for cell in cells if (tree := finished(folders, settings, cell, changes)) is not None}
+    done = {cell: tree for cell in cells if (tree := finished(folders, settings, cell, changes, _SWEEP.value)) is not None}
     pending = [cell for cell in cells if cell not in done]
     taken = {cell: tree["seconds"] for cell, tree in done.items()}
     if _LIST.value or _DRY_RUN.value:
@@ -59,6 +60,8 @@ def main() -> None:
         return
     frozen = ""
     if phase == "confirmation":
+        if _SWEEP.value:
+            raise flags.ValidationError("--sweep must be left out of a confirmation, which asks each policy as the settings say.")
         if pathlib.Path(_SETTINGS.value).resolve() != FILE.resolve():
             raise flags.ValidationError(f"--settings must be {FILE.name} beside the code for confirmation, got {_SETTINGS.value}.")
         frozen = frozen_commit(FILE)
@@ -69,7 +72,7 @@ def main() -> None:
         left = seconds_left(pending[number:], taken, os.cpu_count() or 1)
         print(f"[{len(done) + number + 1} of {len(cells)}, about {_words(left)} left] {cell}", flush=True)
         begun = time.perf_counter()
-        path = measure(folders, settings, cell, frozen, cli.progress, changes)
+        path = measure(folders, settings, cell, frozen, cli.progress, changes, _SWEEP.value)
         taken[cell] = time.perf_counter() - begun
         print(f"{outcome(json.loads(path.read_text()))} in {_words(taken[cell])}: {path}", flush=True)
     logging.info("all %d cells are finished", len(cells))

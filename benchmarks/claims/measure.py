@@ -4,6 +4,7 @@ What is done so far lies in a folder of its own: `checkpoints/` of the training,
 done; `rollouts/SAMPLER.json` of each sampler once that is.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,18 +21,20 @@ from absl import logging
 from benchmarks.claims.cells import Cell, parts, result_path
 from benchmarks.claims.demonstrations import prepare
 from benchmarks.claims.latency import chunk_flops, latency
-from benchmarks.claims.recipe import Recipe, affordable, recipe, scheduled, update_flops
+from benchmarks.claims.recipe import Recipe, affordable, changed, recipe, scheduled, update_flops
 from benchmarks.claims.rollouts import evaluate
-from benchmarks.claims.settings import Settings
+from benchmarks.claims.settings import Sampler, Settings
 from benchmarks.claims.store import write_json
 from ebt_jax.checkpoint import finished_steps
 from ebt_jax.data.mixture import open_mixture
 from ebt_jax.evaluation.results import git_commit, hardware, versions
 from ebt_jax.loading import load
+from ebt_jax.policy import Policy
 from ebt_jax.training import settings as training
 from ebt_jax.training.loop import train
 from ebt_jax.training.metrics import account
 from ebt_jax.training.optimizer import parameter_count
+from ebt_jax.training.trained import acting
 
 Progress = Callable[..., Any]
 
@@ -48,16 +51,20 @@ class Folders(NamedTuple):
     archives: pathlib.Path | None
 
 
-def finished(folders: Folders, settings: Settings, cell: Cell, changes: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """The cell's JSON, if it is there.
+def finished(
+    folders: Folders, settings: Settings, cell: Cell, changes: Mapping[str, Any] | None = None, sweep: bool = False
+) -> dict[str, Any] | None:
+    """The cell's JSON, if it is there and nothing is missing in it.
 
     Raises ValueError for a confirmation cell that was run from other settings: there is one confirmation.
     """
-    what = recipe(settings, cell, changes)
+    what = recipe(settings, cell, changes, sweep)
     path = result_path(folders.results, cell, what.trial)
     if not path.exists():
         return None
     tree = json.loads(path.read_text())
+    if "diverged" not in tree and not what.samplers.keys() <= tree["samplers"].keys():
+        return None
     if cell.phase == "confirmation" and tree["settings_sha256"] != settings.sha256:
         raise ValueError(
             f"{path} must come from settings.json as it is, got one from another. Confirmation runs once: change the file back, or start "
@@ -67,7 +74,13 @@ def finished(folders: Folders, settings: Settings, cell: Cell, changes: Mapping[
 
 
 def measure(
-    folders: Folders, settings: Settings, cell: Cell, frozen: str, progress: Progress, changes: Mapping[str, Any] | None = None
+    folders: Folders,
+    settings: Settings,
+    cell: Cell,
+    frozen: str,
+    progress: Progress,
+    changes: Mapping[str, Any] | None = None,
+    sweep: bool = False,
 ) -> pathlib.Path:
     """Runs what of the cell is not done yet, and writes its JSON; where.
 
@@ -75,9 +88,10 @@ def measure(
 
     Args:
       frozen: the commit of the settings of a confirmation; "" in development.
+      sweep: ask the samplers of the contestant's sweep, too.
     """
     begun = time.perf_counter()
-    what = recipe(settings, cell, changes)
+    what = recipe(settings, cell, changes, sweep)
     workdir = folders.runs / f"{cell}-{what.trial}"
     suite, _ = parts(settings, cell)
     prepare(suite, folders.data, folders.archives)
@@ -93,14 +107,16 @@ def measure(
     }
     if "diverged" not in trained:
         policy = load(workdir)
-        for name, steps in what.samplers.items():
+        for name, sampler in what.samplers.items():
             path = workdir / "rollouts" / f"{name}.json"
             if not path.exists():
-                write_json(path, evaluate(policy, suite, steps, what.episodes, cell.evaluation_seed))
+                asked = changed_policy(policy, what, sampler, str(folders.data))
+                write_json(path, evaluate(asked, suite, sampler.num_steps, what.episodes, cell.evaluation_seed))
             tree["samplers"][name] = found = json.loads(path.read_text())
             logging.info("%s, %s: mean score %.3f of %d episodes", cell, name, np.mean(found["episodes"]["score"]), what.episodes)
-        timed, operations = latency(policy, what.samplers), chunk_flops(policy, what.samplers)
-        for name in what.samplers:
+        steps = {name: sampler.num_steps for name, sampler in parts(settings, cell)[1].samplers.items()}
+        timed, operations = latency(policy, steps), chunk_flops(policy, steps)
+        for name in steps:
             tree["samplers"][name] |= {"latency_ms": timed[name], "chunk_flops": operations[name]}
         tree |= {"parameters": parameter_count(policy.params), "parameters_sha256": policy.identity.sha256}
     machine = {"xla_flags": os.environ.get("XLA_FLAGS", ""), "load": os.getloadavg()[2]}
@@ -152,6 +168,14 @@ def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, prog
     }
     write_json(path, found)
     return found
+
+
+def changed_policy(policy: Policy, what: Recipe, sampler: Sampler, data_dir: str) -> Policy:
+    """The policy whose method is made from the configuration with the sampler's changes; its parameters stay."""
+    if not sampler.change:
+        return policy
+    settings = training.Settings.from_dict(scheduled(changed(what.config, sampler.change), 1, what.warmup, data_dir))
+    return dataclasses.replace(policy, method=dataclasses.replace(settings, model=acting(settings.model)).make_method(policy.specs))
 
 
 def _portable(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def steps_plot(settings: Settings, finished: Finished, suites: Sequence[str], co
         for name, contestant in settings.contestants.items():
             mine = trainings(finished, suite, budget, name)
             points = {
-                steps: [float(column(settings, cell, tree, sampler, "score").mean()) for cell, tree in mine]
-                for sampler, steps in sorted(contestant.samplers.items(), key=lambda one: one[1])
+                asked.num_steps: [float(column(settings, cell, tree, sampler, "score").mean()) for cell, tree in mine]
+                for sampler, asked in sorted(contestant.samplers.items(), key=lambda one: one[1].num_steps)
             }
             _draw(ax, points if mine else {}, name, colours[name])
         _finish(ax, f"{suite}, {budget} core-minutes", "steps of the sampler")

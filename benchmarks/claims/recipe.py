@@ -10,7 +10,7 @@ import jax
 
 from benchmarks.claims.cells import Cell, parts
 from benchmarks.claims.demonstrations import dataset
-from benchmarks.claims.settings import Settings
+from benchmarks.claims.settings import Sampler, Settings
 from ebt_jax.flops import count_flops
 from ebt_jax.policy import empty_batch
 from ebt_jax.specs import Specs
@@ -26,27 +26,32 @@ class Recipe(NamedTuple):
 
     Attributes:
       config: of training, whose `num_steps` and warm-up the budget sets later, and without its data folder.
-      samplers: name -> steps.
+      samplers: name -> how the policy is asked.
       episodes: of each sampler.
       flops: of training, all of it.
       warmup: share of the updates.
     """
 
     config: dict[str, Any]
-    samplers: dict[str, int]
+    samplers: dict[str, Sampler]
     episodes: int
     flops: float
     warmup: float
 
     @property
     def trial(self) -> str:
-        """Eight letters of the hash of all of it but the seeds: the same for every seed of one try."""
+        """Eight letters of the hash of what is trained, without seeds: the same for every seed of one try, however it is asked."""
         config = {key: value for key, value in self.config.items() if key not in ("seed", "evaluation")}
-        return hashlib.sha256(json.dumps({**self._asdict(), "config": config}, sort_keys=True).encode()).hexdigest()[:8]
+        trained = {**self._asdict(), "config": config}
+        del trained["samplers"]
+        return hashlib.sha256(json.dumps(trained, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def recipe(settings: Settings, cell: Cell, changes: Mapping[str, Any] | None = None) -> Recipe:
+def recipe(settings: Settings, cell: Cell, changes: Mapping[str, Any] | None = None, sweep: bool = False) -> Recipe:
     """The scale's configuration, the suite's over it, the contestant's over both, `changes` ("optimizer.learning_rate" -> value) on top.
+
+    Args:
+      sweep: ask the samplers of the contestant's sweep, too.
 
     Raises ValueError for changes in confirmation, and for those of keys that the configuration does not have.
     """
@@ -71,9 +76,8 @@ def recipe(settings: Settings, cell: Cell, changes: Mapping[str, Any] | None = N
     }
     config["data"]["mixture"] = dataset(suite)
     config.setdefault("mesh", {"data": 1, "fsdp": 1})
-    for key, value in (changes or {}).items():
-        _change(config, key, value)
-    return Recipe(config, dict(contestant.samplers), suite.episodes[cell.phase], cell.budget * scale.core_minute, scale.warmup)
+    samplers = dict(contestant.samplers) | (contestant.sweep.samplers if sweep and contestant.sweep else {})
+    return Recipe(changed(config, changes or {}), samplers, suite.episodes[cell.phase], cell.budget * scale.core_minute, scale.warmup)
 
 
 def scheduled(config: Mapping[str, Any], updates: int, warmup: float, data_dir: str) -> dict[str, Any]:
@@ -123,11 +127,15 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _change(config: dict[str, Any], key: str, value: Any) -> None:
-    *path, last = key.split(".")
-    table = config
-    for name in path:
-        table = table.get(name)
-        if not isinstance(table, dict):
-            raise ValueError(f"changes must be of a table of the configuration, got {key!r}: no {name!r} among {sorted(config)}.")
-    table[last] = value
+def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with other values, keys as "optimizer.learning_rate". Raises ValueError for those of tables that are not there."""
+    found = copy.deepcopy(dict(config))
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        table = found
+        for name in path:
+            table = table.get(name)
+            if not isinstance(table, dict):
+                raise ValueError(f"changes must be of a table of the configuration, got {key!r}: no {name!r} among {sorted(config)}.")
+        table[last] = value
+    return found

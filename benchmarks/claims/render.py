@@ -12,7 +12,7 @@ from absl import flags
 from benchmarks.claims.plots import compute_plot, palette, save, steps_plot
 from benchmarks.claims.settings import FILE, PHASES, Settings, read_settings
 from benchmarks.claims.store import RESULTS, read_results
-from benchmarks.claims.tables import Finished, missing_table, score_table, sort_out, trial_table, verdict_table
+from benchmarks.claims.tables import Finished, missing_table, score_table, sort_out, sweep_table, trial_table, verdict_table
 from ebt_jax import cli
 from ebt_jax.report.style import STYLE
 
@@ -65,6 +65,8 @@ def _page(settings: Settings, finished: Finished, phase: str, scale: str) -> lis
             sections.append(f"## {suite} ({plan.difficulty}), {budget} core-minutes")
             sections.append(score_table(settings, finished, suite, budget))
             sections.append(verdict_table(settings, finished, suite, budget))
+            if swept := sweep_table(settings, finished, suite, budget):
+                sections.append(swept)
     if phase == "development":
         sections += ["## Trials", trial_table(settings, finished)]
     return sections

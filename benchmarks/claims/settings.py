@@ -60,22 +60,65 @@ class Suite:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sampler:
+    """How a trained policy is asked.
+
+    Attributes:
+      num_steps: of the sampler.
+      change: key -> value, in the configuration that the method is made from; of what acts alone, as the size of a step.
+    """
+
+    num_steps: int
+    change: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps of a sampler must be at least 1, got {self.num_steps}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Every number of steps with every value of one setting.
+
+    Attributes:
+      key: of the setting, as "method.travel".
+    """
+
+    key: str
+    values: tuple[float, ...]
+    num_steps: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("values", "num_steps"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def sampler_name(self, num_steps: int, value: float) -> str:
+        return f"{num_steps}, {self.key}={value}"
+
+    @property
+    def samplers(self) -> dict[str, Sampler]:
+        return {self.sampler_name(n, value): Sampler(n, {self.key: value}) for n in self.num_steps for value in self.values}
+
+
+@dataclasses.dataclass(frozen=True)
 class Contestant:
     """A way of learning, and how its policies are asked.
 
     Attributes:
       config: merged over suite and scale: at least its `method`.
-      samplers: name -> steps of the sampler; all are evaluated on one training.
+      samplers: name -> how it is asked; all are evaluated on one training.
+      sweep: asked besides, in development and where wished.
     """
 
     config: Mapping[str, Any]
-    samplers: Mapping[str, int]
+    samplers: Mapping[str, Sampler]
+    sweep: Sweep | None = None
 
     def __post_init__(self) -> None:
         if "name" not in self.config.get("method", {}):
             raise ValueError(f"config of a contestant must name its method, got {dict(self.config)}.")
-        if not self.samplers or min(self.samplers.values()) < 1:
-            raise ValueError(f"samplers must have at least 1 step each, got {dict(self.samplers)}.")
+        if not self.samplers:
+            raise ValueError(f"samplers must be at least one, got {dict(self.samplers)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +201,7 @@ def read_settings(path: pathlib.Path = FILE) -> Settings:
         return Settings(
             margin=tree["margin"],
             scales={name: _scale(scale) for name, scale in tree["scales"].items()},
-            contestants={name: Contestant(**contestant) for name, contestant in tree["contestants"].items()},
+            contestants={name: _contestant(contestant) for name, contestant in tree["contestants"].items()},
             comparisons=tuple((Answer.parse(one), Answer.parse(other)) for one, other in tree["comparisons"]),
             sha256=hashlib.sha256(content).hexdigest(),
         )
@@ -166,6 +209,11 @@ def read_settings(path: pathlib.Path = FILE) -> Settings:
         raise ValueError(
             f"{path} must hold margin, scales, contestants and comparisons in the form of settings.py, got {error}."
         ) from error
+
+
+def _contestant(tree: Mapping[str, Any]) -> Contestant:
+    samplers = {name: Sampler(**one) if isinstance(one, Mapping) else Sampler(one) for name, one in tree["samplers"].items()}
+    return Contestant(tree["config"], samplers, Sweep(**tree["sweep"]) if "sweep" in tree else None)
 
 
 def _scale(tree: Mapping[str, Any]) -> Scale:

@@ -73,7 +73,7 @@ def score_table(settings: Settings, finished: Finished, suite: str, budget: int)
     lines = [_row(*COLUMNS, *PRICES), _row(*["---"] * len(COLUMNS + PRICES))]
     for name, contestant in settings.contestants.items():
         mine = trainings(finished, suite, budget, name)
-        for sampler, steps in contestant.samplers.items() if mine else ():
+        for sampler, asked in contestant.samplers.items() if mine else ():
             values = [column(settings, cell, tree, sampler, "score") for cell, tree in mine]
             success = [column(settings, cell, tree, sampler, "success") for cell, tree in mine]
             rate = single_network(success[0].tolist()) if len(mine) == 1 else mean_interval(success)
@@ -81,9 +81,30 @@ def score_table(settings: Settings, finished: Finished, suite: str, budget: int)
                 f"{value.mean():.2f}{' (diverged)' if 'diverged' in tree else ''}" for value, (_, tree) in zip(values, mine, strict=True)
             )
             trees = [tree for _, tree in mine]
-            cells = (name, label(sampler, steps), mean_interval(values), each, rate, _mean(trees, sampler, "final_coverage"))
+            cells = (name, label(sampler, asked.num_steps), mean_interval(values), each, rate, _mean(trees, sampler, "final_coverage"))
             lines.append(_row(*cells, _mean(trees, sampler, "jitter", 3), *_prices(trees, sampler)))
     return "\n".join(lines)
+
+
+def sweep_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:
+    """Contestants' sweeps, where one was run: mean score over seeds, and jitter, by steps and step size; "" where none was."""
+    sections = []
+    for name, contestant in settings.contestants.items():
+        if (sweep := contestant.sweep) is None:
+            continue
+        names = sweep.samplers.keys()
+        trees = [tree for _, tree in trainings(finished, suite, budget, name) if names <= tree["samplers"].keys()]
+        if not trees:
+            continue
+        lines = [_row(f"{name}, {len(trees)} seeds: steps", *(f"{sweep.key} {value}" for value in sweep.values))]
+        lines += [_row(*["---"] * (1 + len(sweep.values)))]
+        for n in sweep.num_steps:
+            shown = (
+                (_mean(trees, sweep.sampler_name(n, v), "score"), _mean(trees, sweep.sampler_name(n, v), "jitter", 3)) for v in sweep.values
+            )
+            lines.append(_row(n, *(f"{score} ({jitter})" for score, jitter in shown)))
+        sections.append("\n".join(lines))
+    return "\n\n".join(["Score (jitter) by steps and step size:", *sections]) if sections else ""
 
 
 def verdict_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:

@@ -36,12 +36,19 @@ def made_up_cell(settings: Settings, cell: Cell, score: float, seed: int = 0) ->
     what = recipe(settings, cell)
     draw = np.random.default_rng([seed, cell.seed, cell.budget])
     samplers = {}
-    for name, steps in what.samplers.items():
+    for name, sampler in what.samplers.items():
         values = np.clip(score + 0.02 * draw.standard_normal(what.episodes), 0, 1)
         table = {"state": initial_states(settings, cell), "score": values.tolist(), "success": (values > 0.5).astype(int).tolist()}
         table |= {"length": [300] * what.episodes, "jitter": [0.01] * what.episodes, "final_coverage": (values / 2).tolist()}
         timed = {size: {"p50": 1.0, "p99": 2.0, "calls": 5, "an_action": 0.1} for size in ("1", "32")}
-        samplers[name] = {"num_steps": steps, "episodes": table, "seconds": 1.0, "cores": 2, "latency_ms": timed, "chunk_flops": 10**6}
+        samplers[name] = {
+            "num_steps": sampler.num_steps,
+            "episodes": table,
+            "seconds": 1.0,
+            "cores": 2,
+            "latency_ms": timed,
+            "chunk_flops": 10**6,
+        }
     return {
         "cell": cell._asdict(),
         "trial": what.trial,

@@ -27,6 +27,7 @@ def tiny(tree):
     scale["suites"] = {"pick-place": suite}
     tree["contestants"] = {name: tree["contestants"][name] for name in ("equilibrium", "regression")}
     tree["contestants"]["equilibrium"]["samplers"] = {"2": 2, "1": 1}
+    tree["contestants"]["equilibrium"]["sweep"] = {"key": "method.travel", "values": [0.5, 1.25], "num_steps": [2]}
     tree["comparisons"] = [["equilibrium/2", "regression/1"]]
 
 
@@ -81,10 +82,18 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
     assert {"hardware", "versions", "evaluated_at", "parameters", "parameters_sha256", "settings_sha256", "datasets_sha256"} <= set(tree)
     assert tree["training"]["cpu_seconds"] > 0
     assert tree["training"]["resumed_from"] == []
+    assert finished(folders, settings, cell, sweep=True) is None
+    measure(folders, settings, cell, "", cli.progress, sweep=True)
+    assert asked == [2, 1, 1, 2, 2]
+    assert training.stat().st_mtime_ns == before
+    swept = finished(folders, settings, cell, sweep=True)["samplers"]
+    assert swept["2"]["episodes"] == tree["samplers"]["2"]["episodes"] == swept["2, method.travel=1.25"]["episodes"]
+    assert swept["2"]["episodes"]["energy_drop_first"] != swept["2, method.travel=0.5"]["episodes"]["energy_drop_first"]
     measure(folders, settings, other, "", cli.progress)
     page = render(settings, "development", "small", folders.results).read_text()
     assert "No cell is missing." in page
     assert "| equilibrium/2 | regression/1 |" in page
+    assert "| equilibrium, 1 seeds: steps | method.travel 0.5 | method.travel 1.25 |" in page
 
 
 def test_columns_are_one_number_an_episode():

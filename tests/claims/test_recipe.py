@@ -73,6 +73,9 @@ def test_the_trial_is_the_same_for_all_seeds_and_another_for_another_try():
     settings = read_settings()
     trial = recipe(settings, FLOW).trial
     assert recipe(settings, FLOW._replace(seed=2)).trial == trial
+    swept = recipe(settings, FLOW._replace(contestant="equilibrium"), sweep=True)
+    assert "2, method.travel=1.0" in swept.samplers
+    assert swept.trial == recipe(settings, FLOW._replace(contestant="equilibrium")).trial
     others = {
         recipe(settings, FLOW, {"optimizer.learning_rate": 3e-4}).trial,
         recipe(settings, FLOW._replace(budget=6)).trial,
