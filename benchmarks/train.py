@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from ebt_jax.flops import count_flops, peak_flops
+from ebt_jax.flops import descent_flops, peak_flops
 from ebt_jax.mcmc import MCMC
 from ebt_jax.methods import make_method
 from ebt_jax.models import make_energy_model, model_variant
@@ -117,12 +117,8 @@ def synthetic(run: Run, seed: int):
 
 def useful_flops(run: Run) -> int:
     """3 F_obs + 6 M K F, of the whole batch."""
-    model = make_energy_model(run.model, run.specs)
-    one = empty_batch(run.specs)
-    params = jax.eval_shape(model.init, jax.random.key(0), one)
-    context = jax.eval_shape(model.encode, params, one.observation)
-    encode, energy = count_flops(model.encode, params, one.observation), count_flops(model.energy, params, context, one.actions)
-    return run.batch_size * (3 * encode + 6 * run.num_starts * run.mcmc.num_steps * energy)
+    energies = run.num_starts * run.mcmc.num_steps
+    return run.batch_size * descent_flops(make_energy_model(run.model, run.specs), empty_batch(run.specs), energies)
 
 
 def prepare(run: Run, mesh: jax.sharding.Mesh) -> Prepared:

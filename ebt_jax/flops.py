@@ -12,6 +12,8 @@ from jax.core import ShapedArray
 from jax.extend import core
 from jax.interpreters import partial_eval
 
+from ebt_jax.types import Batch, EnergyModel
+
 PEAK_TFLOPS = {
     "NVIDIA A100": 312.0,
     "NVIDIA H100 PCIe": 756.0,
@@ -40,6 +42,18 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
     """
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     return _count(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
+
+
+def descent_flops(model: EnergyModel, batch: Batch, energies: int) -> int:
+    """3 F_obs + 6 N F: what training through `energies` N = M K energies of every observation needs, by definition.
+
+    F_obs is one encoding and F one energy, forward; a gradient in the parameters takes twice the forward pass, the descent's own
+    gradient as much as that again. Shapes alone are read.
+    """
+    params = jax.eval_shape(model.init, jax.random.key(0), batch)
+    context = jax.eval_shape(model.encode, params, batch.observation)
+    encode = count_flops(model.encode, params, batch.observation)
+    return 3 * encode + 6 * energies * count_flops(model.energy, params, context, batch.actions)
 
 
 def _count(jaxpr: core.Jaxpr) -> int:

@@ -4,20 +4,37 @@ import dataclasses
 
 import jax
 
-from ebt_jax.flops import count_flops, peak_flops
+from ebt_jax.flops import count_flops, descent_flops, peak_flops
+from ebt_jax.methods import method_settings
+from ebt_jax.methods.ebt import EBT
+from ebt_jax.models import make_model
 from ebt_jax.policy import empty_batch
 from ebt_jax.specs import Specs
+from ebt_jax.training.optimizer import tuned
 from ebt_jax.training.settings import Settings
+from ebt_jax.types import EnergyModel
 
 
 def sample_flops(settings: Settings, specs: Specs) -> int:
-    """Matrix products and convolutions of one sample's loss and gradient, with every activation kept: about 3 F_obs + 6.15 K F."""
+    """Operations that one sample's loss and gradient need.
+
+    For a descent 3 F_obs + 6 M K F (`descent_flops`; K with mcmc.extra_steps), as benchmarks/train.py has it too; fewer where the
+    gradient, with every activation kept and none taken of what is frozen, has fewer matrix products and convolutions than that. Of other
+    methods, their count.
+    """
     model, mcmc = dataclasses.replace(settings.model, remat=False), dataclasses.replace(settings.mcmc, gradient="saved")
-    method = dataclasses.replace(settings, model=model, mcmc=mcmc).make_method(specs)
+    method = tuned(dataclasses.replace(settings, model=model, mcmc=mcmc).make_method(specs), settings.optimizer)
     batch = empty_batch(specs)
     params = jax.eval_shape(method.init, jax.random.key(0), batch)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    return count_flops(jax.grad(lambda params, batch, keys: method.loss(params, batch, keys)[0]), params, batch, keys)
+    counted = count_flops(jax.grad(lambda params, batch, keys: method.loss(params, batch, keys)[0]), params, batch, keys)
+    chosen = method_settings(settings.method)
+    if not isinstance(chosen, EBT):
+        return counted
+    energy = make_model(model, specs, chosen.head)
+    assert isinstance(energy, EnergyModel)
+    starts = chosen.num_starts if chosen.objective == "energy_score" else 1
+    return min(counted, descent_flops(energy, batch, starts * (mcmc.num_steps + mcmc.extra_steps)))
 
 
 def samples_at_peak(settings: Settings, specs: Specs, device_kind: str, devices: int) -> float | None:

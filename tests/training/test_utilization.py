@@ -1,9 +1,12 @@
 """Useful operations are those of an update that computes nothing twice."""
 
+import jax
 import pytest
 
 from ebt_jax.data.mixture import open_mixture
-from ebt_jax.flops import peak_flops
+from ebt_jax.flops import count_flops, peak_flops
+from ebt_jax.models import make_model
+from ebt_jax.policy import empty_batch
 from ebt_jax.training.settings import Settings
 from ebt_jax.training.utilization import sample_flops, samples_at_peak
 
@@ -14,6 +17,19 @@ def test_what_is_computed_twice_counts_once(tiny_config):
     twice = {**tiny_config, "mcmc": {**tiny_config["mcmc"], "gradient": "lean"}, "model": {**tiny_config["model"], "remat": True}}
     flops = sample_flops(Settings.from_dict(twice), specs)
     assert samples_at_peak(settings, specs, "NVIDIA H200", 4) == pytest.approx(4 * 989.5e12 / flops)
+
+
+def test_a_descent_needs_three_encodings_and_six_energies_a_step(tiny_config):
+    """M = 2 descents of K = 2 steps; what is frozen needs no gradient, so an update needs less."""
+    settings = Settings.from_dict(tiny_config)
+    specs = open_mixture(settings.data).specs
+    model, batch = make_model(settings.model, specs, "energy"), empty_batch(specs)
+    params = jax.eval_shape(model.init, jax.random.key(0), batch)
+    context = jax.eval_shape(model.encode, params, batch.observation)
+    encode, energy = count_flops(model.encode, params, batch.observation), count_flops(model.energy, params, context, batch.actions)
+    assert sample_flops(settings, specs) == pytest.approx(3 * encode + 6 * 2 * 2 * energy, rel=0.01)
+    frozen = {**tiny_config, "optimizer": {**tiny_config["optimizer"], "freeze": ["encoder*", "tokens/*"]}}
+    assert sample_flops(Settings.from_dict(frozen), specs) < 0.8 * sample_flops(settings, specs)
 
 
 @pytest.mark.parametrize(
