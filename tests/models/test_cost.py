@@ -1,6 +1,8 @@
 """What training and acting cost, counted: matrix products, memory and compile time as the number of steps grows."""
 
 import functools
+import json
+import pathlib
 import time
 
 import bimodal
@@ -9,12 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ebt_jax.config import load, plain
+from ebt_jax.data.described import described_specs
 from ebt_jax.flops import count_flops
 from ebt_jax.mcmc import MCMC, minimize_energy
-from ebt_jax.methods import make_method
+from ebt_jax.methods import make_method, method_settings
 from ebt_jax.models import make_energy_model, model_variant
+from ebt_jax.policy import empty_batch
+from ebt_jax.training.settings import Settings
 
 STEPS = 3
+PODS = json.loads((pathlib.Path(__file__).parents[2] / "benchmarks/results/pods.json").read_text())["rows"]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +43,22 @@ def test_operations_of_training(base, gradient, bound):
     method = make_method({"name": "ebt"}, MCMC(num_steps=STEPS, gradient=gradient), model)
     flops = count_flops(jax.grad(lambda params, batch, keys: method.loss(params, batch, keys)[0]), params, batch, keys)
     assert 2.9 * encode + (bound - 0.4) * STEPS * energy < flops <= 3.05 * encode + bound * STEPS * energy
+
+
+def test_what_pods_need_is_what_the_rules_say():
+    """docs/scaling.md: 3 F_obs + 6.15 M K F operations a sample, and at least the state that 16 / fsdp + 4 bytes a parameter take."""
+    values = plain(load(pathlib.Path(__file__).parents[2] / "configs/pusht.py"))
+    settings = Settings.from_dict({**values, "data": {**values["data"], "data_dir": "(none)"}})
+    specs = described_specs(settings.data)
+    model, batch = make_energy_model(settings.model, specs), empty_batch(specs)
+    energies = method_settings(settings.method).num_starts * settings.mcmc.num_steps
+    params = jax.eval_shape(model.init, jax.random.key(0), batch)
+    context = jax.eval_shape(model.encode, params, batch.observation)
+    rule = 3 * count_flops(model.encode, params, batch.observation)
+    rule += 6.15 * energies * count_flops(model.energy, params, context, batch.actions)
+    (row,) = (row for row in PODS if (row["config"], row["topology"]) == ("configs/pusht.py", "v5e:16x16"))
+    assert row["flops"] * row["devices"] / row["batch_size"] == pytest.approx(rule, rel=0.03)
+    assert all(row["peak_bytes"] > (16 / row["mesh"]["fsdp"] + 4) * row["parameters"] for row in PODS)
 
 
 def test_operations_of_acting(base):
