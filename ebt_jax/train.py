@@ -29,7 +29,13 @@ INIT_FROM = flags.DEFINE_string(
 )
 PROFILE = flags.DEFINE_string("profile", "", "START:STOP: write a profiler trace of these updates into workdir/profile.")
 WATCHDOG = flags.DEFINE_float(
-    "watchdog_seconds", 60.0, "End a run that is silent for longer than this and than ten updates; 0: never.", lower_bound=0
+    "watchdog_seconds",
+    60.0,
+    "End a run that is silent for longer than this and than ten updates; 0: never. For all but updates: --watchdog_slow_seconds.",
+    lower_bound=0,
+)
+WATCHDOG_SLOW = flags.DEFINE_float(
+    "watchdog_slow_seconds", 1800.0, "The same, while it starts, compiles, looks at held-out data or saves.", lower_bound=1
 )
 COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0. Slurm, mpirun and TPU slices need none.")
 PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run this command.", lower_bound=1)
@@ -67,7 +73,7 @@ def main() -> None:
     values = config.resolve(CONFIG)
     if INIT_FROM.value:
         values["init_from"] = INIT_FROM.value if "://" in INIT_FROM.value else str(pathlib.Path(INIT_FROM.value).resolve())
-    state = train(values, workdir, progress=cli.progress, profile=profile, watchdog_seconds=WATCHDOG.value)
+    state = train(values, workdir, cli.progress, profile, WATCHDOG.value, WATCHDOG_SLOW.value)
     if jax.process_index() == 0:
         draw(values, workdir)
         logging.info("wrote %s", write_run_report(workdir))

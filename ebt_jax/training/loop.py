@@ -1,5 +1,6 @@
 """The one loop over updates, top to bottom: open, resume or start, step, log, look at held-out data, save, stop."""
 
+import contextlib
 import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,14 +27,21 @@ from ebt_jax.training.state import TrainState, init_state, sharded_init, with_va
 from ebt_jax.training.step import make_train_step
 from ebt_jax.training.utilization import samples_at_peak
 from ebt_jax.training.validate import make_validate
-from ebt_jax.training.watchdog import Watchdog
+from ebt_jax.training.watchdog import SLOW_SECONDS, Watchdog
 from ebt_jax.training.workdir import check_workdir, claim_workdir
 from ebt_jax.types import Batch
 
 Progress = Callable[[Iterable[int], int, str], Iterable[int]]
 
 IN_FLIGHT = 2
-"""Updates that devices may be behind the loop: enough to keep them busy, few enough that the loop's pace is theirs."""
+"""Updates that devices may be behind the loop: enough to keep them busy, few enough that the loop's pace is theirs.
+
+It is also how batches are prefetched to the devices: the loop copies the next while they compute those before. No thread does it, so
+that the processes of a run make their arrays in one order.
+"""
+
+LOOK_INTERVAL = 100
+"""Updates after which losses are looked at where `log_interval` is 0."""
 
 
 def train(
@@ -42,6 +50,7 @@ def train(
     progress: Progress = lambda steps, total, name: steps,
     profile: range = range(0),
     watchdog_seconds: float = 0.0,
+    watchdog_slow_seconds: float = SLOW_SECONDS,
 ) -> TrainState:
     """Trains what `config` describes in `workdir`, from its newest checkpoint if it has one; returns the final state.
 
@@ -52,35 +61,38 @@ def train(
       profile: updates whose trace is written into workdir/profile.
       watchdog_seconds: end the process, with the stacks of its threads, where the loop is silent for longer than this and than ten
         updates take; 0 never does. For commands: it ends more than this function.
+      watchdog_slow_seconds: how long it may be silent in what is no update: starting, compiling, looking at held-out data, saving.
 
     Raises:
       ValueError: a bad configuration, or a workdir that belongs to another one (the differing keys are listed).
       FloatingPointError: the loss is no longer finite; names the step and the last checkpoint.
       CheckpointError: a save failed, or the newest checkpoint is damaged; names the newest good one.
       OSError: the workdir cannot be written, or is no longer there.
-      Interrupted: SIGTERM or Ctrl-C came to any process; all have saved the same step.
+      Interrupted: SIGTERM or Ctrl-C came to any process; all have saved the same step, or there was nothing to save before the first.
     """
     watch = Stopwatch()
-    settings = Settings.from_dict(config)
-    mesh = make_mesh(settings.mesh.data, settings.mesh.fsdp)
-    starts_from = "" if finished_steps(workdir / "checkpoints") else settings.init_from
-    source = initialize.read_source(starts_from, settings, mesh) if starts_from else None
-    claim_workdir(workdir, config)
-    settings.check_batch_size(mesh.size)
-    mixture = open_mixture(settings.data)
-    logging.info("data:\n%s", mixture.describe())
+    with contextlib.ExitStack() as stack:
+        # Alone, a process that is asked to stop before its first update does so at once; several agree after one.
+        requested = stack.enter_context(termination_requested(at_once=jax.process_count() == 1))
+        settings = Settings.from_dict(config)
+        mesh = make_mesh(settings.mesh.data, settings.mesh.fsdp)
+        starts_from = "" if finished_steps(workdir / "checkpoints") else settings.init_from
+        source = initialize.read_source(starts_from, settings, mesh) if starts_from else None
+        claim_workdir(workdir, config)
+        settings.check_batch_size(mesh.size)
+        mixture = open_mixture(settings.data)
+        logging.info("data:\n%s", mixture.describe())
 
-    method = tuned(settings.make_method(mixture.specs), settings.optimizer)
-    optimizer = make_optimizer(settings.optimizer, settings.num_steps)
-    example = mixture.example_batch(1)
-    shapes = jax.eval_shape(lambda: init_state(method, optimizer, example, settings.seed))
-    logging.info("model: %s in %s", trained_share(shapes.params, settings.optimizer), mesh)
+        method = tuned(settings.make_method(mixture.specs), settings.optimizer)
+        optimizer = make_optimizer(settings.optimizer, settings.num_steps)
+        example = mixture.example_batch(1)
+        shapes = jax.eval_shape(lambda: init_state(method, optimizer, example, settings.seed))
+        logging.info("model: %s in %s", trained_share(shapes.params, settings.optimizer), mesh)
 
-    with (
-        Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints, keep_every=settings.keep_every) as checkpoints,
-        termination_requested() as requested,
-        Watchdog(watchdog_seconds, distributed.end, *hosts().values()) as watchdog,
-    ):
+        checkpoints = stack.enter_context(
+            Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints, keep_every=settings.keep_every)
+        )
+        watchdog = stack.enter_context(Watchdog(watchdog_seconds, distributed.end, slow_seconds=watchdog_slow_seconds, **hosts()))
         if checkpoints.steps:
             mixture.check_manifest(checkpoints.assets(checkpoints.steps[-1])["datasets.json"].decode())
             state = restore(checkpoints, shapes, mesh)
@@ -105,8 +117,10 @@ def train(
         )
         batches = train_batches(mixture, settings, first)
         full_speed = samples_at_peak(settings, mixture.specs, jax.devices()[0].device_kind, mesh.size)
-        steps = profiled(range(first + 1, settings.num_steps + 1), profile, workdir / "profile")
+        steps = profiled(range(first + 1, settings.num_steps + 1), profile, workdir / "profile", watchdog.slow)
         pending: list[Any] = []
+        requested.at_once = False
+        logged = first
         with MetricsLog(workdir, first, silent=jax.process_index() > 0) as log:
             for step in progress(steps, settings.num_steps - first, "training"):
                 watchdog.update(step)
@@ -115,16 +129,18 @@ def train(
                 with watch.part("step"):
                     state, metrics = train_step(state, to_devices(batch, mesh))
                     pending.append(metrics)
-                    jax.block_until_ready(pending[:-IN_FLIGHT][-1:])
+                    jax.block_until_ready(pending[-1 - IN_FLIGHT : -IN_FLIGHT])
                 last, stopping = step == settings.num_steps, distributed.agree_to_stop(requested, step)
                 logging_now = due(step, settings.log_interval) or last
-                if logging_now or due(step, settings.save_interval) or stopping:
+                looking = logging_now or due(step, settings.log_interval or LOOK_INTERVAL)
+                if looking or due(step, settings.save_interval) or stopping:
                     with watch.part("step"):
                         pending = jax.device_get(pending)
-                    finite = flush(log, step, pending, watch, settings.batch_size, full_speed, logging_now)
-                    pending = [] if logging_now else pending
+                    finite = flush(log, step, pending, step - logged if logging_now else 0, watch, settings.batch_size, full_speed)
+                    pending, logged = ([] if looking else pending), (step if logging_now else logged)
                     checkpoints.check()
                     if finite is not None:
+                        watchdog.slow("checkpoint")  # a save may be under way
                         checkpoints.wait()
                         raise FloatingPointError(
                             f"loss and gradient must stay finite, got NaN or infinity at step {finite}. The last good checkpoint is "
@@ -164,18 +180,25 @@ def train_batches(mixture: Mixture, settings: Settings, start_step: int) -> Iter
 
 
 def flush(
-    log: MetricsLog, step: int, fetched: list[Any], watch: Stopwatch, batch_size: int, full_speed: float | None, write: bool
+    log: MetricsLog, step: int, fetched: list[Any], updates: int, watch: Stopwatch, batch_size: int, full_speed: float | None
 ) -> int | None:
-    """Logs the newest metrics of the updates since the last line; returns the first step that was not finite, if any."""
+    """Logs the newest of the fetched metrics, and their mean; returns the first step that was not finite, if any.
+
+    Rates are of training itself: updates over the seconds that they and the wait for their batches took. Opening, compiling, looking at
+    held-out data and saving have shares of their own (time/NAME), and goodput counts them all.
+
+    Args:
+      updates: those since the last line; 0 writes none.
+    """
     first = step - len(fetched) + 1
     for number, metrics in enumerate(fetched):
         if not np.isfinite([metrics["loss"], metrics["gradient_norm"]]).all():
             return first + number
-    if write:
+    if updates:
         wall, parts = watch.take()
         values = {name: float(value) for name, value in fetched[-1].items()}
         values["loss_mean"] = float(np.mean([metrics["loss"] for metrics in fetched]))
-        updates_per_second = len(fetched) / (wall - parts.get("init", 0.0))
+        updates_per_second = updates / (parts["step"] + parts["data"])
         values |= {"updates_per_second": updates_per_second, "samples_per_second": batch_size * updates_per_second}
         if full_speed is not None:
             values["mfu"] = batch_size * updates_per_second / full_speed

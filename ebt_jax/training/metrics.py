@@ -7,7 +7,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.summary import scalar
+
+from ebt_jax.checkpoint import finished_steps
+
+FLUSH_SECONDS = 10.0
+"""How long TensorBoard may lag behind metrics.jsonl."""
 
 
 class Spent(NamedTuple):
@@ -39,7 +46,10 @@ def account(records: Iterable[Mapping[str, Any]], last_step: int) -> Spent:
 
 
 class MetricsLog:
-    """`DIR/metrics.jsonl` and TensorBoard events of one run; a resumed run goes on where its checkpoint stood."""
+    """`DIR/metrics.jsonl` and TensorBoard events of one run; a resumed run goes on where its checkpoint stood.
+
+    Raises OSError, in opening, writing and closing, where the disk is full or gone; names the workdir and its newest checkpoint.
+    """
 
     def __init__(self, workdir: pathlib.Path, first_step: int, silent: bool = False) -> None:
         """Lines past `first_step`, written after the checkpoint that the run resumes from, are dropped: they will come again.
@@ -49,24 +59,30 @@ class MetricsLog:
         self._path, self._spent, self._lost, self._silent = workdir / "metrics.jsonl", Spent(), 0.0, silent
         if silent:
             return
-        if self._path.exists():
-            records = [record for record in map(_record, self._path.read_text().splitlines()) if record is not None]
-            kept = [record for record in records if record["step"] <= first_step]
-            self._spent = account(records, first_step)
-            self._lost = self._spent.lost - account(kept, first_step).lost
-            part = self._path.with_name(self._path.name + ".part")
-            part.write_text("".join(json.dumps(record) + "\n" for record in kept))
-            part.replace(self._path)  # a kill between the two leaves the lines as they were
-        self._file = self._path.open("a")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1 if first_step else None)
+        with self._writing():
+            if self._path.exists():
+                records = [record for record in map(_record, self._path.read_text().splitlines()) if record is not None]
+                kept = [record for record in records if record["step"] <= first_step]
+                self._spent = account(records, first_step)
+                self._lost = self._spent.lost - account(kept, first_step).lost
+                part = self._path.with_name(self._path.name + ".part")
+                part.write_text("".join(json.dumps(record) + "\n" for record in kept))
+                part.replace(self._path)  # a kill between the two leaves the lines as they were
+            self._file = self._path.open("a")
+            self._events = Events(workdir / "tensorboard", first_step)
 
     def __enter__(self) -> "MetricsLog":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if not self._silent:
-            self._file.close()
-            self._events.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Closes; what goes wrong in that is not said over the error that came first."""
+        if self._silent:
+            return
+        with contextlib.suppress(*(() if kind is None else (OSError,))), self._writing():
+            try:
+                self._file.close()
+            finally:
+                self._events.close()
 
     def goodput(self, wall: float, parts: Mapping[str, float]) -> dict[str, float]:
         """What to write of `wall` seconds since the last call, of which `parts` had names: shares, and the run's goodput so far.
@@ -84,10 +100,49 @@ class MetricsLog:
         """One line, on disk when this returns."""
         if self._silent:
             return
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        with self._writing():
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+            self._events.add(step, values)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            workdir = self._path.parent
+            newest = (finished_steps(workdir / "checkpoints") or ["none"])[-1]
+            raise OSError(
+                f"metrics must be written to workdir {workdir}, got {error}. The newest good checkpoint is {newest}, or one "
+                "that is being saved; is the disk full, gone or read-only? Make room, then start the same command again to go on."
+            ) from error
+
+
+class Events:
+    """TensorBoard's file of one process, written by whoever adds to it: what fails is raised there.
+
+    The writer that tensorboardX offers hands over to a thread. On a full disk that thread ends without a word, its queue of ten fills
+    up, and the next `add_scalar` waits for ever.
+    """
+
+    def __init__(self, directory: pathlib.Path, first_step: int) -> None:
+        """Past `first_step`, TensorBoard forgets what earlier processes wrote."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._writer, self._flushed = EventsWriter(str(directory / "events")), 0.0
+        if first_step:
+            self._writer.write_event(Event(step=first_step + 1, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """A point of each curve."""
         for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+            self._writer.write_event(Event(step=step, wall_time=time.time(), summary=scalar(name, value)))
+        if time.monotonic() > self._flushed + FLUSH_SECONDS:
+            self._writer.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Flushes first."""
+        self._writer.close()
 
 
 def _record(line: str) -> dict[str, Any] | None:

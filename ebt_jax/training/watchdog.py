@@ -12,6 +12,9 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
+
+from ebt_jax.interruption import Interrupted
 
 FACTOR = 10
 STDERR = 2
@@ -21,21 +24,37 @@ OTHERS_SECONDS = 3.0
 LOCKED_SECONDS = 5.0
 
 
+class Phase(NamedTuple):
+    """What the loop said last: what it does at which update, since when, and for how many seconds it may."""
+
+    name: str
+    step: int
+    since: float
+    limit: float
+
+
 class Watchdog:
     """Ends the process when the loop is silent for longer than max(`seconds`, 10 x the median update).
 
-    Anything but an update (compiling the first, looking at held-out data, saving) may take `SLOW_SECONDS`. Of several processes, the
+    Anything but an update (compiling the first, looking at held-out data, saving) may take `slow_seconds`. Of several processes, the
     others end as soon as one does, so it first gives them `OTHERS_SECONDS` to print their stacks too: one of those is to blame.
     The interpreter's timer comes `LOCKED_SECONDS` after the thread should have.
     """
 
-    def __init__(self, seconds: float, end: Callable[[str], None], process_index: int = 0, process_count: int = 1) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        end: Callable[[str], None],
+        process_index: int = 0,
+        process_count: int = 1,
+        slow_seconds: float = SLOW_SECONDS,
+    ) -> None:
         """`seconds`: 0 waits for ever. `end`: ends the process, with a message."""
         self._seconds = seconds or math.inf
-        self._slow_seconds = max(SLOW_SECONDS, self._seconds)
+        self._slow_seconds = max(slow_seconds, self._seconds)
         self._end, self._process, self._alone = end, f"process {process_index} of {process_count}", process_count == 1
         self._updates: collections.deque[float] = collections.deque(maxlen=101)
-        self._phase, self._step, self._since, self._limit = "start", 0, time.monotonic(), self._slow_seconds
+        self._phase = Phase("start", 0, time.monotonic(), self._slow_seconds)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -45,9 +64,12 @@ class Watchdog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        """After an error in one process of several, what is still being saved gets 10 s: the others may never help to finish it."""
-        if error is not None and not self._alone:
-            self._enter(f"closing after {type(error).__name__}: {error}", self._step, CLOSING_SECONDS)
+        """After an error in one process of several, what is still being saved gets 10 s: the others may never help to finish it.
+
+        Being interrupted is no error: all have saved, and wait for each other at the end.
+        """
+        if error is not None and not self._alone and not isinstance(error, Interrupted):
+            self._enter(f"closing after {type(error).__name__}: {error}", self._phase.step, CLOSING_SECONDS)
             return
         self._closed.set()
         if self._thread.is_alive():
@@ -56,22 +78,23 @@ class Watchdog:
 
     def update(self, step: int) -> None:
         """The loop begins update `step`; the one before is done."""
-        if self._phase == "update":
-            self._updates.append(time.monotonic() - self._since)
+        if self._phase.name == "update":
+            self._updates.append(time.monotonic() - self._phase.since)
         usual = FACTOR * statistics.median_low(self._updates) if self._updates else self._slow_seconds
         self._enter("update", step, max(self._seconds, usual))
 
     def slow(self, phase: str) -> None:
         """The loop begins something that is not an update."""
-        self._enter(phase, self._step, self._slow_seconds)
+        self._enter(phase, self._phase.step, self._slow_seconds)
 
     def _enter(self, phase: str, step: int, limit: float) -> None:
-        self._phase, self._step, self._since, self._limit = phase, step, time.monotonic(), limit
+        self._phase = Phase(phase, step, time.monotonic(), limit)  # one assignment: the thread sees all of it or none
 
     def _watch(self) -> None:
         interval = min(1.0, self._seconds / 10)
         while not self._closed.wait(interval):
-            silent, limit = time.monotonic() - self._since, self._limit
+            phase, step, since, limit = self._phase
+            silent = time.monotonic() - since
             if silent > limit:
                 faulthandler.cancel_dump_traceback_later()
                 faulthandler.dump_traceback(file=STDERR, all_threads=True)
@@ -79,7 +102,7 @@ class Watchdog:
                     time.sleep(OTHERS_SECONDS)
                 self._end(
                     f"error: {self._process} is stuck: nothing happened for {silent:.1f} s (limit {limit:.1f} s) in phase "
-                    f"{self._phase!r} of step {self._step}. The stacks of its threads are above; of several processes, look for the one "
+                    f"{phase!r} of step {step}. The stacks of its threads are above; of several processes, look for the one "
                     "that is not waiting in a collective. Start the same command again to go on from the last checkpoint."
                 )
                 return

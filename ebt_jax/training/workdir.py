@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from absl import logging
 
 from ebt_jax.distributed import check_same
 from ebt_jax.formats import migrate_config
@@ -17,8 +18,12 @@ from ebt_jax.tree import flatten
 def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Writes `config.json`, or compares with the one there; of several processes the first, after which all compare what they got.
 
+    The mesh may differ: a checkpoint restores onto any devices, and the mathematics is the same to rounding (1e-6 in float32), though
+    no longer bit for bit. `config.json` stays as the first run wrote it; every checkpoint holds the configuration that it was made with.
+
     Raises:
-      ValueError: another configuration lies there, or another process has another one; every key that differs is listed.
+      ValueError: another configuration lies there, or none that can be read, or another process has another one; every key that
+        differs is listed.
       OSError: the folder cannot be made or written.
     """
     text = json.dumps(config, indent=2, sort_keys=True)
@@ -41,14 +46,21 @@ def _claim(workdir: pathlib.Path, config: Mapping[str, Any], text: str) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            part = workdir / "config.json.part"
-            part.write_text(text)
-            os.replace(part, path)
+            _write_whole(path, text)
             return
         found = json.loads(path.read_text())
     except OSError as error:
         raise OSError(f"workdir must be a folder that can be written, got {workdir}: {error}. Give another --workdir.") from error
-    old, new = flatten(migrate_config(found)), flatten(migrate_config(json.loads(text)))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} must hold the configuration of its run as JSON, got something else ({error}). Copy the one of its newest checkpoint "
+            "there (checkpoints/STEP/assets/config.json), or remove it where nothing was saved yet."
+        ) from error
+    old, new = (migrate_config(tree) for tree in (found, json.loads(text)))
+    if old.get("mesh") != new.get("mesh"):
+        logging.info("mesh was %s, is now %s: the same to rounding (1e-6), no longer bit for bit", old.get("mesh"), new.get("mesh"))
+    found, config = ({**tree, "mesh": {}} for tree in (old, new))
+    old, new = flatten(found), flatten(config)
     rows = [
         f"{key}: there {old.get(key, '(absent)')}, now {new.get(key, '(absent)')}"
         for key in sorted({*old, *new})
@@ -59,6 +71,16 @@ def _claim(workdir: pathlib.Path, config: Mapping[str, Any], text: str) -> None:
             f"workdir {workdir} must belong to the same configuration, got {len(rows)} differences:\n  " + "\n  ".join(rows) + "\n"
             "Give another --workdir, or change the configuration back to go on with this one."
         )
+
+
+def _write_whole(path: pathlib.Path, text: str) -> None:
+    """On disk, and there whole or not at all, also after a power cut."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def _same_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -1,8 +1,10 @@
 """Runs as users have them: started, killed, resumed, refused, interrupted."""
 
+import errno
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +14,11 @@ import jax
 import numpy as np
 import pytest
 
+from ebt_jax import sharding
 from ebt_jax.checkpoint import Checkpoints, unpack
 from ebt_jax.interruption import Interrupted
 from ebt_jax.loading import load
-from ebt_jax.training import loop
+from ebt_jax.training import loop, metrics
 from ebt_jax.training.loop import train
 
 TINY = pathlib.Path(__file__).parents[1] / "toys" / "tiny.py"
@@ -150,6 +153,76 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path, ti
     with pytest.raises(FloatingPointError, match=r"step 15. The last good checkpoint is \[10\]"):
         train(tiny_config, tmp_path)
     assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps == [10]
+
+
+def test_waiting_for_a_save_after_a_nan_is_no_update(tmp_path, tiny_config, monkeypatch):
+    """A save may take minutes, an update may not: the run is not stuck, and what it saves is not lost."""
+    good, phases = loop.train_batches, []
+
+    def poisoned(*args):
+        for number, batch in enumerate(good(*args)):
+            yield batch._replace(actions=batch.actions * np.nan) if number == 11 else batch
+
+    class Spied(loop.Watchdog):
+        def __enter__(self):
+            phases.append(self)
+            return super().__enter__()
+
+    wait = Checkpoints.wait
+    monkeypatch.setattr(Checkpoints, "wait", lambda self: (phases.append(phases[0]._phase.name), wait(self)))
+    monkeypatch.setattr(loop, "train_batches", poisoned)
+    monkeypatch.setattr(loop, "Watchdog", Spied)
+    with pytest.raises(FloatingPointError, match=r"step 12. The last good checkpoint is \[10\]"):
+        train({**tiny_config, "eval_interval": 0}, tmp_path)
+    assert phases[1:] == ["checkpoint"]
+
+
+def test_a_full_disk_ends_the_run_with_what_is_safe(tmp_path, tiny_config, monkeypatch):
+    """Also where nothing but TensorBoard's file finds no room."""
+    write = metrics.EventsWriter.write_event
+
+    def full(writer, event):
+        if event.step == 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(writer, event)
+
+    monkeypatch.setattr(metrics.EventsWriter, "write_event", full)
+    with pytest.raises(OSError, match=rf"workdir {tmp_path}, got .*No space left.* The newest good checkpoint is (10|none), or one that"):
+        train({**tiny_config, "eval_interval": 0}, tmp_path)
+    assert max(losses(tmp_path)) == 12
+
+
+def test_a_run_goes_on_on_another_mesh(tiny_run, tiny_config, tmp_path, monkeypatch):
+    """From replicas to sharded parameters: the same losses to rounding, and its checkpoints say which mesh they were made on."""
+    shutil.copytree(tiny_run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "20")
+    monkeypatch.setattr(sharding, "SMALLEST_SHARDED", 64)
+    mesh = {"data": 2, "fsdp": 4}
+    state = train({**tiny_config, "mesh": mesh}, tmp_path / "run")
+    assert any(leaf.sharding.spec != jax.sharding.PartitionSpec() for leaf in jax.tree.leaves(state.params))
+    before, after = losses(tiny_run), losses(tmp_path / "run")
+    np.testing.assert_allclose([after[step] for step in range(1, 21)], [before[step] for step in range(1, 21)], atol=1e-5)
+    with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
+        assert json.loads(checkpoints.assets(20)["config.json"])["mesh"] == mesh
+
+
+def test_rates_are_those_of_updates_alone(tmp_path, monkeypatch):
+    """Two updates in 4 s, and 2 s of waiting for their batches; 30 s of compiling and 100 s of validation are not theirs."""
+    log, values = loop.MetricsLog(tmp_path, 0), {"loss": np.float32(1.0), "gradient_norm": np.float32(1.0)}
+    watch = metrics.Stopwatch()
+    monkeypatch.setattr(watch, "take", lambda: (136.0, {"compile": 30.0, "data": 2.0, "step": 4.0, "validation": 100.0}))
+    with log:
+        assert loop.flush(log, 2, [values, values], 2, watch, 6, 4.0) is None
+    (line,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert (line["updates_per_second"], line["samples_per_second"], line["mfu"]) == (2 / 6, 2.0, 0.5)
+    assert line["goodput"] == 4 / 136
+
+
+def test_being_asked_to_stop_before_the_first_update_ends_at_once(tmp_path, tiny_config, monkeypatch):
+    monkeypatch.setattr(loop, "open_mixture", lambda settings: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match="nothing was begun that had to be saved"):
+        train(tiny_config, tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_an_interrupt_between_two_steps_saves_where_it_stands(tmp_path, tiny_config):

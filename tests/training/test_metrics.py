@@ -1,8 +1,10 @@
 """Where the time of a run went: shares, what a kill cost, and the goodput of all its processes together."""
 
 import json
+import resource
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from ebt_jax.training.metrics import MetricsLog, Stopwatch, account
 
@@ -49,3 +51,42 @@ def test_the_rest_of_a_stopwatch_is_what_no_part_had(monkeypatch):
         pass
     watch.rest("init")
     assert watch.take() == (11.0, {"data": 2.0, "init": 8.0})
+
+
+def events(workdir):
+    """What the files of TensorBoard hold: records of a length, its checksum, an event, its checksum."""
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        content = path.read_bytes()
+        while content:
+            length = int.from_bytes(content[:8], "little")
+            yield Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+
+
+def test_tensorboard_has_every_number(tmp_path):
+    with MetricsLog(tmp_path, 4) as log:
+        log.write(5, {"loss": 0.5, "time/step": 0.25})
+    _, start, *points = events(tmp_path)
+    assert (start.step, start.session_log.status) == (5, start.session_log.START)
+    assert [(point.step, point.summary.value[0].tag, point.summary.value[0].simple_value) for point in points] == [
+        (5, "loss", 0.5),
+        (5, "time/step", 0.25),
+    ]
+
+
+def test_a_file_that_may_not_grow_is_an_error_and_not_a_hang(tmp_path):
+    """By the kernel's own word, and said for the workdir."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def log_on():
+        with MetricsLog(tmp_path, 0) as log:
+            for step in range(1, 1000):
+                log.write(step, {"loss": 1.0})
+
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+        with pytest.raises(OSError, match=rf"metrics must be written to workdir {tmp_path}, got .* newest good checkpoint is none"):
+            log_on()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert 2 < len((tmp_path / "metrics.jsonl").read_text().splitlines()) < 20

@@ -16,13 +16,14 @@ def test_a_window_that_is_none_is_refused(text):
 @pytest.mark.parametrize(("window", "traced"), [("2:4", [2, 3]), ("4:9", [4]), ("7:9", [])])
 def test_the_trace_spans_the_window(window, traced, tmp_path, monkeypatch):
     """Also where the run ends inside it; and a run that never gets there writes nothing."""
-    running, seen = [], []
+    running, seen, slow = [], [], []
     monkeypatch.setattr(jax.profiler, "start_trace", running.append)
     monkeypatch.setattr(jax.profiler, "stop_trace", running.pop)
-    for step in profiled(range(1, 5), parse_window(window), tmp_path):
+    for step in profiled(range(1, 5), parse_window(window), tmp_path, slow.append):
         seen += [step] if running == [tmp_path] else []
     assert seen == traced
     assert not running
+    assert slow == ["profile", "profile"] * bool(traced)
 
 
 @pytest.mark.slow

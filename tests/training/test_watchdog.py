@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from ebt_jax.interruption import Interrupted
 from ebt_jax.training import watchdog
 from ebt_jax.training.watchdog import Watchdog
 
@@ -37,20 +38,20 @@ def test_the_limit_follows_the_median_update(monkeypatch, seconds_each, limit):
     """Ten updates where that is more than the floor; the first, which compiles, is outvoted by those after it."""
     now = [0.0]
     monkeypatch.setattr(watchdog.time, "monotonic", lambda: now[0])
-    dog = Watchdog(60.0, lambda message: None)
-    assert dog._limit == watchdog.SLOW_SECONDS
+    dog = Watchdog(60.0, lambda message: None, slow_seconds=1000.0)
+    assert dog._phase.limit == 1000.0
     dog.update(1)
-    assert dog._limit == watchdog.SLOW_SECONDS
+    assert dog._phase.limit == 1000.0
     now[0] += 300.0  # compiling
     for step in range(2, 9):
         dog.update(step)
         now[0] += seconds_each
-    assert dog._limit == pytest.approx(limit)
+    assert dog._phase.limit == pytest.approx(limit)
     dog.slow("checkpoint")
     now[0] += 900.0
-    assert dog._limit == watchdog.SLOW_SECONDS
+    assert dog._phase.limit == 1000.0
     dog.update(9)
-    assert dog._limit == pytest.approx(limit)  # the time a checkpoint took is no update's
+    assert dog._phase.limit == pytest.approx(limit)  # the time a checkpoint took is no update's
 
 
 def test_a_closed_watchdog_is_silent():
@@ -71,3 +72,14 @@ def test_an_error_in_one_of_several_processes_gets_a_deadline(monkeypatch):
         raise OSError("shard is gone")
     assert ended.wait(60)
     assert "closing after OSError: shard is gone" in messages[0]
+
+
+def test_an_interrupted_process_may_wait_for_the_others(monkeypatch):
+    """All have saved: it leaves with 75, not with 1."""
+    monkeypatch.setattr(watchdog, "CLOSING_SECONDS", 0.05)
+    monkeypatch.setattr(watchdog, "OTHERS_SECONDS", 0.0)
+    messages = []
+    with pytest.raises(Interrupted), Watchdog(0.5, messages.append, 0, 2):
+        raise Interrupted("saved step 7")
+    time.sleep(0.3)
+    assert not messages

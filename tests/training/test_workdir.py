@@ -29,3 +29,16 @@ def test_a_workdir_that_vanished_is_named(tmp_path, tiny_config):
     shutil.move(tmp_path / "run", tmp_path / "elsewhere")
     with pytest.raises(FileNotFoundError, match="must stay where it is during a run"):
         check_workdir(tmp_path / "run")
+
+
+def test_the_mesh_may_change_and_is_said(tmp_path, tiny_config, caplog):
+    claim_workdir(tmp_path, tiny_config)
+    with caplog.at_level("INFO", "absl"):
+        claim_workdir(tmp_path, {**tiny_config, "mesh": {"data": -1, "fsdp": 4}})
+    assert "mesh was {'data': -1, 'fsdp': 1}, is now {'data': -1, 'fsdp': 4}" in caplog.text
+
+
+def test_a_claim_that_a_power_cut_left_empty_is_named(tmp_path, tiny_config):
+    (tmp_path / "config.json").write_text("")
+    with pytest.raises(ValueError, match=r"config.json must hold the configuration of its run as JSON, got something else .* newest"):
+        claim_workdir(tmp_path, tiny_config)
