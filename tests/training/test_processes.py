@@ -66,8 +66,8 @@ def wait_for_text(job, rank, words, seconds=300.0):
 
 
 def test_one_eight_and_two_times_four_devices_agree(start):
-    """The same five updates, to 1e-6 in float32: losses, parameters, averages."""
-    arguments = (f"--config={TINY}", "--config.num_steps=5", "--config.eval_interval=0", "--config.data.language=none")
+    """The same five updates, to 1e-6 in float32: losses, held-out losses, parameters, averages."""
+    arguments = (f"--config={TINY}", "--config.num_steps=5", "--config.eval_interval=5", "--config.data.language=none")
     found = {}
     for processes, devices in ((1, 1), (1, 8), (2, 4)):
         name = f"{processes}x{devices}"
@@ -75,8 +75,9 @@ def test_one_eight_and_two_times_four_devices_agree(start):
         assert job.wait(600) == [0] * processes, job.log(0)[-3000:]
         lines = [json.loads(line) for line in (job.workdir / "metrics.jsonl").read_text().splitlines()]
         params = [load(job.workdir, ema=ema).params for ema in (True, False)]
-        found[name] = np.array([line["loss"] for line in lines]), jax.device_get(params)
-        assert len(lines) == 5
+        values = [line[key] for line in lines for key in ("loss", "validation/loss") if key in line]
+        found[name] = np.array(values), jax.device_get(params)
+        assert len(values) == 6
         assert (job.workdir / "report.html").exists()
     for name in ("1x8", "2x4"):
         np.testing.assert_allclose(found[name][0], found["1x1"][0], atol=1e-6)
