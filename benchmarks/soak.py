@@ -8,7 +8,8 @@ the seconds after that. A second run is left alone.
 
 Of every life: it goes on from the newest checkpoint found at the kill before it, which its log says and its metrics show (no line up to
 that step is written anew). Of every kill: the newest checkpoint is the newest one that was begun or, where the kill hit its save, the
-one before. At the end: every loss and every byte of the parameters is that of the undisturbed run, and no temporary folder is left.
+one before. At the end: every loss and every byte of parameters, optimiser and key is that of the undisturbed run, and no temporary
+folder is left.
 """
 
 import json
@@ -25,7 +26,9 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from absl import app, flags
 
 from ebt_jax.checkpoint import Checkpoints
@@ -163,19 +166,20 @@ def losses(workdir: pathlib.Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
-def parameters(config: dict[str, Any], workdir: pathlib.Path) -> list[bytes]:
-    """The bytes of every array of the last checkpoint's parameters and their average."""
-    from ebt_jax.loading import load as load_policy
-
-    found = [load_policy(workdir / "checkpoints" / str(config["num_steps"]), ema=ema).params for ema in (True, False)]
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(found)]
+def arrays(config: dict[str, Any], workdir: pathlib.Path) -> list[bytes]:
+    """The bytes of every array of the last checkpoint: parameters, their average, optimiser, key and step."""
+    folder = workdir / "checkpoints" / str(config["num_steps"])
+    with ocp.StandardCheckpointer() as reader:
+        trees = [reader.restore(folder / name) for name in ("params", "ema_params", "training")]
+    leaves = jax.tree.leaves(trees)
+    return [np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf).tobytes() for leaf in leaves]
 
 
 def compare(config: dict[str, Any], killed: pathlib.Path, straight: pathlib.Path) -> None:
     """Raises AssertionError where the killed run is not the undisturbed one."""
     assert losses(killed) == losses(straight), "losses differ"
     assert sorted(losses(killed)) == list(range(1, config["num_steps"] + 1)), "steps are missing"
-    assert parameters(config, killed) == parameters(config, straight), "parameters differ"
+    assert arrays(config, killed) == arrays(config, straight), "parameters, optimiser or key differ"
     steps, saving = finished(killed)
     assert not saving, "a temporary folder is left"
     with Checkpoints(killed / "checkpoints", read_only=True) as checkpoints:
