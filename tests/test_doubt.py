@@ -42,6 +42,9 @@ def test_one_observation_is_encoded_once_for_all_chunks(policy):
     assert seen == [1]
     with pytest.raises(ValueError, match="observation must have 1 row or one for each of 5 chunks, got 2"):
         policy.energy(observe(CENTERS[:2]), REFERENCES)
+    for wrong in (REFERENCES[:, :, :1], REFERENCES[:, :1], REFERENCES[:0]):
+        with pytest.raises(ValueError, match=r"actions must have shape \[m, 6, 2\] with m at least 1, got"):
+            policy.energy(observe(CENTERS[:1]), wrong)
 
 
 def test_proposals_are_ranked_by_energy(policy):
