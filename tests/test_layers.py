@@ -45,6 +45,7 @@ LAYERS = (
         "serve",
         "calibrate",
         "audit",
+        "rank",
         "doctor",
     ),
 )
