@@ -5,6 +5,7 @@
   python -m ebt_jax.calibrate --policy=RUN --evaluation=DIR                       on the successes of `evaluate --doubt --output=DIR`
 
 The first two promise something about demonstrations, the third about the policy's own successes: calibrate on what the alarm will see.
+The third takes the number of starts, the reference chunks and the temperature from the evaluation, which took them from the policy.
 Writes calibration.json into the newest checkpoint (or the step that --policy names), from where `export` takes it along. The last line is
 the threshold.
 """
@@ -30,13 +31,16 @@ _SEED = flags.DEFINE_integer("seed", 0, "Draws the reference chunks and the poli
 
 def main() -> None:
     """Loads, measures, writes, prints."""
-    from ebt_jax.calibration import DEFAULT_STATISTIC, Calibration, episode_scores
+    from ebt_jax.calibration import DEFAULT_STATISTIC, Calibration, DoubtSettings, episode_scores
     from ebt_jax.data.mixture import open_mixture
     from ebt_jax.evaluation.audit import reference_chunks
-    from ebt_jax.evaluation.calibrating import demonstrated, find_step, rolled_out, run_settings, write_calibration
+    from ebt_jax.evaluation.calibrating import demonstrated, find_step, measured_with, rolled_out, run_settings, write_calibration
     from ebt_jax.evaluation.open_loop import open_dataset
     from ebt_jax.loading import load
 
+    given = [flag.name for flag in (_NUM_STARTS, _REFERENCES, _TEMPERATURE, _SEED) if flag.present]
+    if _EVALUATION.value and given:
+        raise flags.ValidationError(f"--{' and --'.join(given)} must not go with --evaluation, which has measured already. Leave them out.")
     if bool(_DATA_DIR.value) != bool(_DATASET.value) or (_DATASET.value and _EVALUATION.value):
         raise flags.ValidationError("--data_dir and --dataset must be given together, and not beside --evaluation.")
     step = find_step(_POLICY.value)
@@ -44,25 +48,23 @@ def main() -> None:
     if _EVALUATION.value:
         results = json.loads((pathlib.Path(_EVALUATION.value) / "results.json").read_text())
         courses, episodes = rolled_out(results, policy.identity.sha256), f"successes of {_EVALUATION.value}"
-        if not policy.calibration:
+        settings = measured_with(results, policy)
+        if not results["asking"]["doubt"]["references_sha256"]:
             logging.warning("relative_energy is left out: calibrate on demonstrations before `evaluate --doubt` to have reference chunks.")
-        references = policy.calibrated.references if policy.calibration else None
     else:
         own = open_mixture(run_settings(step).data)
-        references = reference_chunks(own, _REFERENCES.value, _SEED.value)
+        settings = DoubtSettings(_NUM_STARTS.value, reference_chunks(own, _REFERENCES.value, _SEED.value), _TEMPERATURE.value)
         mixture = open_dataset(policy, _DATA_DIR.value, _DATASET.value) if _DATASET.value else own
         split = "train" if _DATASET.value else "validation"
-        numbers = {"num_starts": _NUM_STARTS.value, "temperature": _TEMPERATURE.value, "seed": _SEED.value}
-        courses = demonstrated(policy, mixture, split, references, **numbers, progress=cli.progress)
+        courses = demonstrated(policy, mixture, split, settings, seed=_SEED.value, progress=cli.progress)
         episodes = f"all of {_DATASET.value}" if _DATASET.value else "held out of training"
-    known = policy.calibrated if _EVALUATION.value and policy.calibration else None
     calibration = Calibration(
         statistic=_STATISTIC.value or DEFAULT_STATISTIC,
-        num_starts=known.num_starts if known else _NUM_STARTS.value,
-        temperature=known.temperature if known else _TEMPERATURE.value,
+        num_starts=settings.num_starts,
+        temperature=settings.temperature,
         episodes=episodes,
         scores=episode_scores(courses),
-        references=references if references is not None else policy.no_chunks,
+        references=settings.references,
     )
     rule = calibration.rule(_RISK.value)  # before anything is written: too few episodes are no calibration
     logging.info("wrote %s", write_calibration(step, calibration.to_json()))

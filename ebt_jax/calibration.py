@@ -10,6 +10,7 @@ If a new episode is exchangeable with those n, P(its score ever exceeds the thre
 rate of false alarms, over calibrations too. It says nothing of how many failures raise the alarm, nor of episodes of another kind.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -31,8 +32,32 @@ class Rule(NamedTuple):
     threshold: float
 
     def __call__(self, doubt: Any) -> Bool[np.ndarray, " b"]:
-        """Which rows of a `Doubt` are beyond the threshold; a statistic that is NaN is not."""
-        return np.asarray(getattr(doubt, self.statistic)) > self.threshold
+        """Which rows of a `Doubt` are not within the threshold: where a statistic is NaN nothing speaks for acting."""
+        return ~(np.asarray(getattr(doubt, self.statistic)) <= self.threshold)
+
+
+class DoubtSettings(NamedTuple):
+    """With what the statistics of a `Doubt` are taken; with other settings they are other numbers, which no threshold knows.
+
+    Attributes:
+      num_starts: descents of each observation.
+      references: chunks that `relative_energy` compares with, robot units; r = 0 leaves it NaN.
+      temperature: of `relative_energy`.
+    """
+
+    num_starts: int
+    references: Float[np.ndarray, "r h a"]
+    temperature: float
+
+    @property
+    def references_sha256(self) -> str:
+        """The hash of the chunks' shape and float32 numbers; "" for none."""
+        chunks = np.ascontiguousarray(self.references, np.float32)
+        return hashlib.sha256(f"{chunks.shape}".encode() + chunks.tobytes()).hexdigest() if len(chunks) else ""
+
+    def summary(self) -> dict[str, Any]:
+        """What results.json says of them."""
+        return {"num_starts": self.num_starts, "temperature": self.temperature, "references_sha256": self.references_sha256}
 
 
 class Calibration(NamedTuple):
@@ -53,11 +78,18 @@ class Calibration(NamedTuple):
     scores: Scores
     references: Float[np.ndarray, "r h a"]
 
+    @property
+    def doubt_settings(self) -> DoubtSettings:
+        """With what the statistics must be taken."""
+        return DoubtSettings(self.num_starts, self.references, self.temperature)
+
     def rule(self, risk: float, task: str | None = None, statistic: str | None = None) -> Rule:
         """The threshold of this module for one task, or for episodes of all tasks mixed as they were in the calibration.
 
         Raises ValueError for a risk outside (0, 1), an unknown task or statistic, and too few episodes, naming how many are needed.
         """
+        if not self.scores:
+            raise ValueError(f"a calibration must rest on at least {episodes_needed(risk)} episodes, got none ({self.episodes}).")
         statistic = statistic or self.statistic
         if task is not None and task not in self.scores:
             raise ValueError(f"task must be one of {sorted(self.scores)}, which were calibrated, got {task!r}.")

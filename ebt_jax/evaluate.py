@@ -7,10 +7,12 @@
 
 The first is closed loop in a simulator, from fixed initial states; the second compares actions with a dataset's, without acting; the
 last two share a closed loop out over processes or machines and put its parts together. PATH is a run or an exported artifact.
-Writes DIR/results.json, DIR/report.html and, in closed loop, DIR/videos/TASK/*.mp4. The last line is the result.
+Writes DIR/results.json, DIR/report.html and, in closed loop, DIR/videos/TASK/*.mp4; without the packages that draw and film, results.json
+alone. The last line is the result.
 """
 
 import dataclasses
+import importlib.util
 import json
 import math
 import pathlib
@@ -43,7 +45,7 @@ _STOP_STEP_LENGTH = flags.DEFINE_float("stop_step_length", 0.0, "Each sample res
 _BUDGET_MS = flags.DEFINE_float(
     "budget_ms", 0.0, "Cap the steps so that one answer for all environments takes about so long.", lower_bound=0
 )
-_DOUBT = flags.DEFINE_bool("doubt", False, "Note the statistics of the policy's doubt at every decision: do they predict failure?")
+_DOUBT = flags.DEFINE_bool("doubt", False, "Note the policy's doubt in what it answers by itself: does it predict failure?")
 _WORKER = flags.DEFINE_string("worker", "", "i/N: run every N-th episode from the i-th on, and write that part alone.")
 _MERGE = flags.DEFINE_bool("merge", False, "Put the parts of all workers in --output together.")
 _NUM_ENVS = flags.DEFINE_integer("num_envs", 16, "Environments at a time, at most 16; results do not depend on it.", lower_bound=1)
@@ -62,6 +64,7 @@ def main() -> None:
     from ebt_jax.loading import load
 
     tasks, shard = _checked_tasks(), _checked_shard()
+    _check_doubt()
     policy = load(_POLICY.value or "")
     horizon = _EXECUTION_HORIZON.value or policy.execution_horizon
     about = conditions(policy.identity, _SUITE.value or "", _SEED.value, horizon)
@@ -98,15 +101,19 @@ def _finish(output: pathlib.Path, about: dict[str, Any], rollouts: Any) -> None:
 
 
 def _write(output: pathlib.Path, results: dict[str, Any], headline: str) -> None:
-    """results.json and the report; prints the headline last."""
-    from ebt_jax.report.evaluation import write_evaluation_report
-    from ebt_jax.report.run import write_run_report
-
+    """results.json, and the report where what draws it is installed; prints the headline last."""
     output.mkdir(parents=True, exist_ok=True)
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    logging.info("wrote %s and %s", output / "results.json", write_evaluation_report(output))
-    if (output.parent / "metrics.jsonl").exists():
-        logging.info("wrote %s", write_run_report(output.parent))
+    logging.info("wrote %s", output / "results.json")
+    try:  # after the results, which a farm's machine must not lose for want of matplotlib
+        from ebt_jax.report.evaluation import write_evaluation_report
+        from ebt_jax.report.run import write_run_report
+    except ImportError as error:
+        logging.warning("report.html is left out: %s.", error)
+    else:
+        logging.info("wrote %s", write_evaluation_report(output))
+        if (output.parent / "metrics.jsonl").exists():
+            logging.info("wrote %s", write_run_report(output.parent))
     print(headline)
 
 
@@ -118,10 +125,29 @@ def _checked_shard() -> tuple[int, int] | None:
         return None
     if _SUITE.value == "dataset":
         raise flags.ValidationError("--worker must be of a closed loop, got --suite=dataset.")
+    if _BUDGET_MS.value:
+        raise flags.ValidationError(
+            "--budget_ms must not go with --worker: each machine would find a cap of its own. Find one, and give it as --max_steps."
+        )
     try:
         return parse_shard(_WORKER.value)
     except ValueError as error:
         raise flags.ValidationError(f"--{error}") from error
+
+
+def _check_doubt() -> None:
+    """Raises flags.ValidationError where --doubt would be of another answer than the one that is executed, or of none."""
+    if not _DOUBT.value:
+        return
+    if _SUITE.value == "dataset":
+        raise flags.ValidationError("--doubt must be of a closed loop, got --suite=dataset.")
+    other = [flag.name for flag in (_SAMPLE_STEPS, _STOP_GRADIENT, _STOP_ENERGY_DROP, _STOP_STEP_LENGTH, _BUDGET_MS) if flag.present]
+    other += ["num_starts"] if _NUM_STARTS.value > 1 else []
+    other += ["execution=realtime"] if _EXECUTION.value == "realtime" else []
+    if other:
+        raise flags.ValidationError(
+            f"--doubt must be of what the policy answers by itself, got --{' and --'.join(other)}. Evaluate once with either."
+        )
 
 
 def _checked_tasks() -> tuple[str, ...]:
@@ -152,6 +178,10 @@ def _closed_loop(
         policy.check_energy("--doubt")
     execution = Execution(_EXECUTION.value, horizon, _DECAY.value, _COMMITTED.value)
     asking = Asking(_SAMPLE_STEPS.value, _stopping(policy, BATCH_SIZE), _NUM_STARTS.value)
+    videos = _VIDEOS.value if shard is None else 0
+    if videos and importlib.util.find_spec("imageio_ffmpeg") is None:
+        logging.warning("videos are left out: No module named 'imageio_ffmpeg'.")
+        videos = 0
     rollouts = rollout(
         policy,
         _SUITE.value or "",
@@ -163,12 +193,13 @@ def _closed_loop(
         measure=measure_doubt if _DOUBT.value else None,
         shard=shard or (0, 1),
         num_envs=_NUM_ENVS.value,
-        videos=_VIDEOS.value if shard is None else 0,
+        videos=videos,
         video_dir=output / "videos",
         progress=cli.progress,
     )
     stopping = None if asking.stopping is None else {key: str(value) for key, value in dataclasses.asdict(asking.stopping).items()}
-    how = {"num_steps": asking.num_steps, "stopping": stopping, "num_starts": asking.num_starts, "doubt": _DOUBT.value}
+    doubt = policy.doubt_settings.summary() if _DOUBT.value else None
+    how = {"num_steps": asking.num_steps, "stopping": stopping, "num_starts": asking.num_starts, "doubt": doubt}
     return rollouts, {**about, "execution": dataclasses.asdict(execution), "asking": how, "tasks": list(tasks), "episodes": _EPISODES.value}
 
 
@@ -181,7 +212,7 @@ def _stopping(policy: Any, batch_size: int) -> Any:
     rules = (_STOP_GRADIENT.value, _STOP_ENERGY_DROP.value, _STOP_STEP_LENGTH.value)
     if rules == (0.0, -math.inf, 0.0) and not budget:
         return None
-    cap = min(_MAX_STEPS.value, steps_within(policy, budget, batch_size)) if budget else _MAX_STEPS.value
+    cap = min(_MAX_STEPS.value, steps_within(policy, budget, batch_size, num_starts=_NUM_STARTS.value)) if budget else _MAX_STEPS.value
     return Stopping(cap, *rules)
 
 

@@ -22,8 +22,8 @@ _EMA = flags.DEFINE_bool("ema", True, "The moving average of the parameters, as 
 
 
 def main() -> None:
-    """Loads, exports, loads what was exported, prints its hash."""
-    from ebt_jax.artifact import MANIFEST, export_policy, load_artifact
+    """Loads, exports, loads what was exported where it can run here, prints its hash."""
+    from ebt_jax.artifact import MANIFEST, export_policy, load_artifact, this_platform
     from ebt_jax.loading import load
 
     if _OUTPUT.value.endswith(".safetensors"):
@@ -36,8 +36,10 @@ def main() -> None:
     except ValueError as error:
         raise flags.ValidationError(f"--sample_steps must be numbers, got {','.join(_SAMPLE_STEPS.value)}.") from error
     output = export_policy(load(_POLICY.value), _OUTPUT.value, _PLATFORMS.value, steps)
-    if "cpu" in _PLATFORMS.value:
+    if this_platform() in _PLATFORMS.value:
         load_artifact(output)
+    else:
+        logging.warning("not tried: this machine is %s, the artifact for %s.", this_platform(), ", ".join(_PLATFORMS.value))
     manifest = json.loads((pathlib.Path(output) / MANIFEST).read_text())
     size = sum(about["bytes"] for about in manifest["files"].values())
     logging.info("wrote %s: %d files, %.1f MB, usable until %s", output, len(manifest["files"]) + 1, size / 1e6, manifest["not_after"][:10])

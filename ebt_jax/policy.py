@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ebt_jax.calibration import Calibration, Rule
+from ebt_jax.calibration import Calibration, DoubtSettings, Rule
 from ebt_jax.constraints import Constraint
 from ebt_jax.execution import WarmStart
 from ebt_jax.images import resize
 from ebt_jax.normalize import Normalizer, Statistics, normalize, unnormalize
+from ebt_jax.observation import check_observation
 from ebt_jax.specs import Specs
 from ebt_jax.starts import lowest, repeat, spread_descent, start_keys
 from ebt_jax.steering import check_request, make_descent
@@ -56,6 +57,19 @@ class PolicyOutput(NamedTuple):
     trace_gradient_norm: Float[np.ndarray, "k b"]
     num_steps: Int[np.ndarray, " b"]
     seconds: dict[str, float]
+
+
+class NotFiniteError(FloatingPointError):
+    """Rows of an answer are no numbers, and must not be executed.
+
+    Attributes:
+      output: the whole answer, for a caller whose other rows are for other robots; all actions of the rows in question are NaN.
+    """
+
+    def __init__(self, output: PolicyOutput) -> None:
+        rows = np.flatnonzero(np.isnan(output.actions).any(axis=(1, 2))).tolist()
+        super().__init__(f"actions must be finite, got NaN or infinity in rows {rows}. Do not move: the sampler diverged.")
+        self.output = output
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,11 +118,13 @@ class Policy:
           warm_start: where the descent begins and what it holds, while a robot is moving: see `ebt_jax.execution`.
           constraint: an energy of robot units minimised together with E, see `ebt_jax.constraints`.
 
-        Raises ValueError for an observation that does not fit `specs`, and for what this policy's method cannot do.
+        Raises ValueError for an observation that does not fit `specs` or holds NaN, for another number of keys than rows, and for what
+        this policy's method cannot do; NotFiniteError for an answer that is not finite.
         """
         start = time.perf_counter()
         check_request(self.method, self.identity.method, num_steps, stopping, num_starts, warm_start, constraint)
         prepared = self.prepare(observation)
+        _check_keys(keys, len(prepared.proprio))
         steps, descent = self.sample_steps if num_steps is None else num_steps, None
         if stopping is not None or warm_start is not None or constraint is not None:
             shape = (len(prepared.proprio), self.specs.action.horizon, len(self.specs.action.dimensions))
@@ -126,7 +142,12 @@ class Policy:
             committed = np.arange(actions.shape[1]) < np.asarray(warm_start.committed)[:, None]
             actions = np.where(committed[:, :, None], warm_start.actions, actions).astype(np.float32)
         seconds = {"prepare": ready - start, "encode": encoded - ready, "minimize": done - encoded, "total": done - start}
-        return _output(jax.device_get(sample), actions, np.asarray(penalty), seconds)
+        sample = jax.device_get(sample)
+        finite = np.isfinite(sample.actions).all(axis=(1, 2))  # before limits, which would make a number of infinity
+        output = _output(sample, np.where(finite[:, None, None], actions, np.float32(np.nan)), np.asarray(penalty), seconds)
+        if not finite.all():
+            raise NotFiniteError(output)
+        return output
 
     def energy(self, observation: Observation, actions: Float[np.ndarray, "m h a"]) -> Float[np.ndarray, " m"]:
         """E of any chunks in robot units, from wherever they come; comparable within one observation.
@@ -134,10 +155,13 @@ class Policy:
         Args:
           observation: one row for each chunk, or a single row for all of them, which is then encoded once.
 
-        Raises ValueError where the policy's method has no energy, and for another number of rows.
+        Raises ValueError where the policy's method has no energy, for chunks of another shape than the specs', and for another number of
+        rows.
         """
         self.check_energy("energy")
-        rows = len(observation.proprio)
+        rows, chunk = len(observation.proprio), self.no_chunks.shape[1:]
+        if actions.shape[1:] != chunk or not len(actions):
+            raise ValueError(f"actions must have shape [m, {chunk[0]}, {chunk[1]}] with m at least 1, got {list(actions.shape)}.")
         if rows not in (1, len(actions)):
             raise ValueError(f"observation must have 1 row or one for each of {len(actions)} chunks, got {rows}.")
         return np.asarray(self._energy(self.params, self.prepare(observation), jnp.asarray(actions, jnp.float32)))
@@ -155,25 +179,27 @@ class Policy:
         Args:
           num_starts: descents of each row, the answer's own among them.
           references: chunks to compare with, robot units.
-          temperature: of `relative_energy`. All three are the calibration's where None; without a calibration 4, no chunks and 1.
+          temperature: of `relative_energy`. All three are those of `doubt_settings` where None.
 
-        Raises ValueError where the policy's method has no energy.
+        Raises ValueError where the policy's method has no energy, and for an observation or keys that `sample_actions` refuses.
         """
         self.check_energy("doubt")
-        known = self.calibrated if self.calibration else None
-        num_starts = num_starts or (known.num_starts if known else 4)
-        if references is None:
-            references = known.references if known else self.no_chunks
-        temperature = (known.temperature if known else 1.0) if temperature is None else temperature
+        usual, prepared = self.doubt_settings, self.prepare(observation)
+        _check_keys(keys, len(prepared.proprio))
         found = self._doubt(
             self.params,
-            self.prepare(observation),
+            prepared,
             keys,
-            jnp.asarray(references, jnp.float32),
-            jnp.float32(temperature),
-            num_starts=num_starts,
+            jnp.asarray(usual.references if references is None else references, jnp.float32),
+            jnp.float32(usual.temperature if temperature is None else temperature),
+            num_starts=num_starts or usual.num_starts,
         )
         return Doubt(*map(np.asarray, found))
+
+    @property
+    def doubt_settings(self) -> DoubtSettings:
+        """With what `doubt` takes its statistics unless told otherwise: the calibration's; without one 4 starts, no chunks and 1."""
+        return self.calibrated.doubt_settings if self.calibration else DoubtSettings(4, self.no_chunks, 1.0)
 
     @functools.cached_property
     def calibrated(self) -> Calibration:
@@ -211,28 +237,21 @@ class Policy:
         return fold(jnp.asarray(episodes), jnp.asarray(steps))
 
     def prepare(self, observation: Observation) -> Observation:
-        """Robot units -> what the model reads: cameras of the spec and no others at its size, proprio normalised."""
-        spec = self.specs.observation
-        batch, steps, proprio = observation.proprio.shape
-        if (steps, proprio) != (spec.horizon, len(spec.proprio)):
-            raise ValueError(
-                f"observation.proprio must have shape [b, {spec.horizon}, {len(spec.proprio)}] "
-                f"({', '.join(dimension.name for dimension in spec.proprio)}), got {list(observation.proprio.shape)}."
-            )
+        """Robot units -> what the model reads: cameras of the spec at its size, those that are missing masked, proprio normalised.
+
+        Raises ValueError for what does not fit the spec, for a camera that it does not name, and for proprio that is not finite.
+        """
+        check_observation(observation, self.specs.observation)
+        batch, steps = observation.proprio.shape[:2]
         images, masks = {}, {}
-        for camera in spec.cameras:
+        for camera in self.specs.observation.cameras:
             frames = observation.images.get(camera.name)
             if frames is None:
                 images[camera.name] = np.zeros((batch, steps, camera.height, camera.width, 3), np.uint8)
                 masks[camera.name] = np.zeros((batch, steps), bool)
-                continue
-            if frames.dtype != np.uint8 or frames.shape[:2] != (batch, steps) or frames.shape[-1] != 3:
-                raise ValueError(
-                    f"observation.images[{camera.name!r}] must be uint8 [{batch}, {steps}, height, width, 3], "
-                    f"got {frames.dtype} {list(frames.shape)}."
-                )
-            images[camera.name] = resize(np.asarray(frames), camera.height, camera.width)
-            masks[camera.name] = observation.image_masks[camera.name]
+            else:
+                images[camera.name] = resize(np.asarray(frames), camera.height, camera.width)
+                masks[camera.name] = observation.image_masks[camera.name]
         state = normalize(np.asarray(observation.proprio, np.float32), self.proprio_normalizer)
         return observation._replace(images=images, image_masks=masks, proprio=state)
 
@@ -350,6 +369,11 @@ def _output(
         num_steps=num_steps,
         seconds=seconds,
     )
+
+
+def _check_keys(keys: Keys, rows: int) -> None:
+    if keys.shape != (rows,):
+        raise ValueError(f"keys must be one for each of {rows} rows of the observation, got {list(keys.shape)}. See `Policy.sample_keys`.")
 
 
 def empty_batch(specs: Specs, batch_size: int = 1) -> Batch:

@@ -22,6 +22,8 @@ def check_request(
     """Raises ValueError for what a method of this `name` cannot do."""
     if num_steps is not None and stopping is not None:
         raise ValueError(f"num_steps must be None where stopping is given, got {num_steps}. Its cap is stopping.max_steps.")
+    if num_steps is not None and num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
     if num_starts < 1:
         raise ValueError(f"num_starts must be at least 1, got {num_starts}.")
     asked = {"stopping": stopping, "warm_start": warm_start, "constraint": constraint}

@@ -75,12 +75,14 @@ def test_a_rule_is_of_one_task_or_of_all():
         calibration().rule(0.1, statistic="relative_energy")
     with pytest.raises(ValueError, match="at least 9 episodes, got 1"):
         calibration().rule(0.1, "open")
+    with pytest.raises(ValueError, match=r"at least 9 episodes, got none \(held out\)"):
+        calibration()._replace(scores={}).rule(0.1)
 
 
 def test_a_rule_reads_its_statistic():
     values = np.array([1.0, 2.0, np.nan])
     doubt = Doubt(*(np.zeros(3) for _ in range(4)), relative_energy=values)
-    np.testing.assert_array_equal(Rule("relative_energy", 1.0)(doubt), [False, True, False])
+    np.testing.assert_array_equal(Rule("relative_energy", 1.0)(doubt), [False, True, True])  # nothing speaks for acting on NaN
 
 
 def test_it_survives_its_file():

@@ -1,6 +1,8 @@
 """The policy's doubt, energies of many chunks for one observation, and abstention: units, costs and the way through an artifact."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -42,6 +44,9 @@ def test_one_observation_is_encoded_once_for_all_chunks(policy):
     assert seen == [1]
     with pytest.raises(ValueError, match="observation must have 1 row or one for each of 5 chunks, got 2"):
         policy.energy(observe(CENTERS[:2]), REFERENCES)
+    for wrong in (REFERENCES[:, :, :1], REFERENCES[:, :1], REFERENCES[:0]):
+        with pytest.raises(ValueError, match=r"actions must have shape \[m, 6, 2\] with m at least 1, got"):
+            policy.energy(observe(CENTERS[:1]), wrong)
 
 
 def test_proposals_are_ranked_by_energy(policy):
@@ -50,6 +55,19 @@ def test_proposals_are_ranked_by_energy(policy):
     assert (np.diff(energy[order]) >= 0).all()
     with pytest.raises(ValueError, match="observation must have 1 row, got 2"):
         rank_proposals(policy, observe(CENTERS[:2]), REFERENCES)
+
+
+def test_the_command_ranks_proposals_of_a_file(policy, tmp_path):
+    artifact = export_policy(policy, tmp_path / "artifact", ["cpu"])
+    np.savez(tmp_path / "proposals.npz", proprio=observe(CENTERS[:1]).proprio[0], actions=REFERENCES, prompt="stir")
+    flags = (f"--policy={artifact}", f"--proposals={tmp_path / 'proposals.npz'}")
+    done = subprocess.run([sys.executable, "-m", "ebt_jax.rank", *flags], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    order, energy = rank_proposals(policy, observe(CENTERS[:1]), REFERENCES)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "place,proposal,energy"
+    assert [int(line.split(",")[1]) for line in lines[1:-1]] == order.tolist()
+    assert lines[-1] == f"best of 5: proposal {order[0]} (energy {energy[order[0]]:.4g})"
 
 
 def test_doubt_is_of_the_answer_and_of_its_other_starts(policy):

@@ -31,9 +31,23 @@ LAYERS = (
         "flops",
     ),
     ("interruption", "cli", "models", "data", "peers", "distributed", "sharding", "formats", "digests", "checkpoint"),
-    ("execution", "steering", "policy", "proposals", "budget", "training", "artifact", "loading", "report"),
+    ("execution", "steering", "observation", "policy", "proposals", "budget", "training", "artifact", "loading", "report"),
     ("simulators", "evaluation", "serving"),
-    ("config", "train", "evaluate", "collect", "convert", "prepare", "inspect_data", "export", "serve", "calibrate", "audit", "doctor"),
+    (
+        "config",
+        "train",
+        "evaluate",
+        "collect",
+        "convert",
+        "prepare",
+        "inspect_data",
+        "export",
+        "serve",
+        "calibrate",
+        "audit",
+        "rank",
+        "doctor",
+    ),
 )
 ORDER = {name: place for place, name in enumerate(name for layer in LAYERS for name in layer)}
 MATHEMATICS = {*LAYERS[0], *LAYERS[1]}
@@ -198,3 +212,9 @@ def test_importing_the_package_is_light():
     script = f"import sys, ebt_jax; print(*[name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_process_of_simulators_has_no_jax():
+    """There is one for each core."""
+    script = "import sys, ebt_jax.evaluation.worker; print('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -5,12 +5,14 @@ import json
 import jax
 import numpy as np
 import pytest
+from untrained import SEEING
 
 import ebt_jax
 from ebt_jax.checkpoint import CheckpointError
 from ebt_jax.data.mixture import episodes, open_mixture
 from ebt_jax.data.settings import DataSettings, bundled_sample_dir
 from ebt_jax.normalize import normalize
+from ebt_jax.observation import check_observation
 from ebt_jax.policy import empty_batch
 from ebt_jax.specs import Specs
 
@@ -87,6 +89,49 @@ def test_an_observation_that_does_not_fit_is_named(policy):
     wrong = empty_batch(policy.specs, 2).observation._replace(proprio=np.zeros((2, 2, 20), np.float32))
     with pytest.raises(ValueError, match=r"observation.proprio must have shape \[b, 2, 21\] \(hand_x, .*got \[2, 2, 20\]"):
         policy.sample_actions(wrong, keys(policy, 2))
+
+
+SPOILT = {
+    "proprio": (
+        lambda o: o._replace(proprio=np.where([True] + 20 * [False], np.nan, o.proprio)),
+        r"proprio must be finite, got .* in hand_x",
+    ),
+    "no rows": (lambda o: rows(o, 0), r"proprio must have shape .* with b at least 1, got \[0, 2, 21\]"),
+    "language rows": (lambda o: o._replace(language=o.language[:1]), "observation.language must be integers"),
+    "language mask": (lambda o: o._replace(language_mask=o.language_mask.astype(np.int32)), "language_mask must be bool"),
+    "timestep mask": (lambda o: o._replace(timestep_mask=o.timestep_mask[:1]), r"timestep_mask must be bool \[2, 2\], got bool \[1, 2\]"),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_an_observation_that_cannot_be_read_is_refused(policy, demonstration, how):
+    spoil, message = SPOILT[how]
+    with pytest.raises(ValueError, match=message):
+        policy.sample_actions(spoil(rows(demonstration.observation, 2)), keys(policy, 2))
+
+
+def test_cameras_are_those_of_the_policy_each_with_its_mask():
+    seeing = empty_batch(SEEING, 2).observation
+    frames, masks = seeing.images["primary"], seeing.image_masks["primary"]
+    check_observation(seeing, SEEING.observation)
+    check_observation(seeing._replace(images={}, image_masks={}), SEEING.observation)  # a camera may be missing
+    for images, image_masks, message in (
+        ({"primry": frames}, {"primry": masks}, r"images must be among \['primary'\], .*got \['primry'\]"),
+        ({"primary": frames}, {}, r"image_masks\['primary'\] must be bool \[2, 2\], got none"),
+        ({"primary": frames}, {"primary": masks[:1]}, r"image_masks\['primary'\] must be bool \[2, 2\], got bool \[1, 2\]"),
+        ({"primary": frames[:, 0]}, {"primary": masks}, r"images\['primary'\] must be uint8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_observation(seeing._replace(images=images, image_masks=image_masks), SEEING.observation)
+
+
+def test_keys_and_steps_are_counted(policy, demonstration):
+    observation = rows(demonstration.observation, 2)
+    for ask in (policy.sample_actions, policy.doubt):
+        with pytest.raises(ValueError, match=r"keys must be one for each of 2 rows of the observation, got \[3\]"):
+            ask(observation, keys(policy, 3))
+    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
+        policy.sample_actions(observation, keys(policy, 2), num_steps=0)
 
 
 def test_load_takes_workdir_checkpoints_folder_or_step(tiny_run):

@@ -7,6 +7,7 @@ from quadratic import SCALE, A, H, keys, observe, quadratic_policy, without_ener
 
 from ebt_jax.constraints import bounds
 from ebt_jax.execution import WarmStart
+from ebt_jax.policy import NotFiniteError
 from ebt_jax.stopping import Stopping
 
 CENTERS = np.array([[0.3, -0.6], [0.0, 0.0], [5.0, 2.0]], np.float32)
@@ -110,3 +111,14 @@ def test_requests_that_contradict_themselves_are_refused():
     start[1, 1] = np.nan
     with pytest.raises(ValueError, match=r"finite in committed rows, got NaN in samples \[1\]"):
         ask(warm_start=WarmStart(start, np.full(3, 2)))
+
+
+def test_an_answer_that_is_no_number_is_refused_and_the_other_rows_are_kept():
+    """Row 1 diverges to infinity, which limits would have made a number of."""
+    policy = quadratic_policy(energy=lambda context, actions: jnp.sum(actions**2, axis=(1, 2)) * jnp.where(context[:, 0] > 5, jnp.inf, 0.5))
+    observation = observe([[0.5, -0.5], [9.0, 0.0]])
+    with pytest.raises(NotFiniteError, match=r"actions must be finite, got NaN or infinity in rows \[1\]. Do not move") as caught:
+        policy.sample_actions(observation, keys(policy, 2))
+    actions = caught.value.output.actions
+    assert np.isfinite(actions[0]).all()
+    assert np.isnan(actions[1]).all()

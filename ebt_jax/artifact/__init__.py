@@ -23,3 +23,4 @@ from ebt_jax.artifact.manifest import FutureArtifactError as FutureArtifactError
 from ebt_jax.artifact.manifest import GoldenMismatchError as GoldenMismatchError
 from ebt_jax.artifact.manifest import TamperedArtifactError as TamperedArtifactError
 from ebt_jax.artifact.manifest import TruncatedArtifactError as TruncatedArtifactError
+from ebt_jax.artifact.manifest import this_platform as this_platform

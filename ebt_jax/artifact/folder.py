@@ -26,7 +26,7 @@ from ebt_jax.specs import Specs
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 LIFETIME = datetime.timedelta(days=180)
-"""jax reads what a jax up to six months older has exported."""
+"""jax promises to read what a jax built up to six months before it has exported; counted here from the day of the export."""
 
 
 def export_policy(

@@ -28,7 +28,7 @@ class TamperedArtifactError(ArtifactError):
 
 
 class ExpiredArtifactError(ArtifactError):
-    """Older than jax promises to read."""
+    """Past the day until which it may be used."""
 
 
 class FutureArtifactError(ArtifactError):
@@ -65,10 +65,15 @@ def read_verified(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, bytes]]
     if outside:
         raise TamperedArtifactError(f"files of {path / MANIFEST} must each be the name of a file in the folder, got {outside}.")
     files = {name: _verified(path / name, about["sha256"], about["bytes"]) for name, about in listed.items()}
-    platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    platform = this_platform()
     if platform not in manifest["platforms"]:
         raise ArtifactError(f"artifact must be exported for {platform}, got {manifest['platforms']}. Export with --platforms={platform}.")
     return manifest, files
+
+
+def this_platform() -> str:
+    """Where jax computes, as `jax.export` calls it: "cpu", "cuda", "tpu"."""
+    return {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
 
 
 def _verified(path: pathlib.Path, sha256: str, length: int) -> bytes:

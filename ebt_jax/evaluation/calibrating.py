@@ -10,6 +10,7 @@ from etils import epath
 from jaxtyping import Float
 
 from ebt_jax.artifact import MANIFEST
+from ebt_jax.calibration import DoubtSettings
 from ebt_jax.checkpoint import CheckpointError, locate
 from ebt_jax.data.mixture import Mixture, episodes
 from ebt_jax.evaluation.open_loop import take
@@ -29,10 +30,8 @@ def demonstrated(
     policy: Policy,
     mixture: Mixture,
     split: str,
-    references: Float[np.ndarray, "r h a"],
+    settings: DoubtSettings,
     *,
-    num_starts: int = 4,
-    temperature: float = 1.0,
     seed: int = 0,
     progress: Progress = lambda items, total, description: items,
 ) -> list[Course]:
@@ -44,7 +43,7 @@ def demonstrated(
         for start in range(0, len(asked), BATCH_SIZE):
             rows = asked[np.minimum(np.arange(start, start + BATCH_SIZE), len(asked) - 1)]
             keys = policy.sample_keys(seed, np.full(BATCH_SIZE, number), rows)
-            parts.append(policy.doubt(take(episode.observation, rows), keys, num_starts, references, temperature)._asdict())
+            parts.append(policy.doubt(take(episode.observation, rows), keys, *settings)._asdict())
         found.append((episode.instruction, {name: np.concatenate([part[name] for part in parts])[: len(asked)] for name in parts[0]}))
     return found
 
@@ -59,6 +58,23 @@ def rolled_out(results: Mapping[str, Any], policy_sha256: str) -> list[Course]:
         raise ValueError("results.json must hold doubt for every episode, got some without. Evaluate with --doubt.")
     found = [(task, one["doubt"]) for task, one in rows if one["success"]]
     return [(task, {name: np.array(doubt[name]) for name in Doubt._fields if name in doubt}) for task, doubt in found]
+
+
+def measured_with(results: Mapping[str, Any], policy: Policy) -> DoubtSettings:
+    """With what `evaluate --doubt` took its statistics, the reference chunks being the policy's.
+
+    Raises ValueError where results.json does not say, and where the policy was given other reference chunks since.
+    """
+    noted = results.get("asking", {}).get("doubt")
+    if not isinstance(noted, Mapping):
+        raise ValueError("results.json must say with how many starts doubt was measured, got no asking.doubt. Evaluate with --doubt again.")
+    present = policy.doubt_settings
+    if noted["references_sha256"] not in ("", present.references_sha256):
+        raise ValueError(
+            f"relative_energy must have been measured against the policy's reference chunks, {present.references_sha256[:12] or 'none'}, "
+            f"got {noted['references_sha256'][:12]}: the policy was calibrated since. Evaluate with --doubt again."
+        )
+    return DoubtSettings(noted["num_starts"], present.references, noted["temperature"])
 
 
 def find_step(path: str | os.PathLike[str]) -> epath.Path:

@@ -95,12 +95,14 @@ def _task(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
         "wilson_95": list(wilson_interval(successes, len(episodes))),
         "mean_return": float(np.mean([episode.total for episode in episodes])),
         **{f"mean_{name}": float(np.mean([episode.metrics[name] for episode in episodes])) for name in episodes[0].metrics},
+        "mean_jitter": float(np.mean([episode.jitter for episode in episodes])),
         "episode": [
             {
                 "seed": one.state,
                 "success": one.success,
                 "return": one.total,
                 "length": one.length,
+                "jitter": one.jitter,
                 **one.metrics,
                 **({"doubt": _finite(one.doubt)} if one.doubt else {}),
             }

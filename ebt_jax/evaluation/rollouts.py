@@ -181,7 +181,10 @@ def rollout(
 
 
 def measure_doubt(policy: Policy, observation: Observation, keys: Keys, output: PolicyOutput) -> dict[str, Float[np.ndarray, " b"]]:
-    """The statistics of `Policy.doubt`, and the level of the energy, which they are to be better than."""
+    """The statistics of `Policy.doubt`, and the level of the energy, which they are to be better than.
+
+    They are of what the policy answers with its own number of steps, from noise: for an episode with `AS_IT_IS` and no warm starts.
+    """
     return {**policy.doubt(observation, keys)._asdict(), "energy": output.energy}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ebt_jax.evaluation.rollouts import EpisodeResult, Rollouts
 
 FOLDER = "shards"
-SAME = ("suite", "seed", "execution", "asking", "tasks", "episodes", "versions")
+SAME = ("suite", "seed", "execution", "asking", "tasks", "episodes", "versions", "git")
 """Conditions that must agree between workers, beside the policy's hash; hardware and commands differ."""
 
 
@@ -38,7 +38,8 @@ def write_shard(folder: pathlib.Path, shard: tuple[int, int], conditions: dict[s
 def merge_shards(folder: pathlib.Path) -> tuple[dict[str, Any], Rollouts]:
     """The conditions of worker 0 and the rollouts of all, in the order of one evaluation; `wall_seconds` is the slowest worker's.
 
-    Raises ValueError where a worker's part is missing, or where two were not run under the same conditions.
+    Raises ValueError where a worker's part is missing, where two were not run under the same conditions, and where a part does not hold
+    the episodes of its name.
     """
     paths = {path.stem: path for path in (folder / FOLDER).glob("*-of-*.json")}
     counts = {name.partition("-of-")[2] for name in paths}
@@ -59,6 +60,14 @@ def merge_shards(folder: pathlib.Path) -> tuple[dict[str, Any], Rollouts]:
         if differing:
             raise ValueError(f"workers must run under the same conditions, got other {differing} in {i}-of-{number} than in 0-of-{number}.")
     found = [Rollouts(**{**part["rollouts"], "episodes": [EpisodeResult(**e) for e in part["rollouts"]["episodes"]]}) for part in parts]
+    every_episode = [(task, n) for task in first["tasks"] for n in range(first["episodes"])]
+    for i, part in enumerate(found):
+        held, wanted = sorted((e.task, e.number) for e in part.episodes), sorted(every_episode[i::number])
+        if held != wanted:
+            raise ValueError(
+                f"{i}-of-{number} must hold {len(wanted)} episodes, the {i}-th and every {number}-th after it, got {len(held)} "
+                f"that are not those. Was a file renamed? Run --worker={i}/{number} again."
+            )
     order = {task: place for place, task in enumerate(first["tasks"])}
     stages = sorted({stage for part in found for stage in part.seconds})
     return first, Rollouts(

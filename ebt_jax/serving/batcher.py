@@ -23,7 +23,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Array, Int, UInt32
 
-from ebt_jax.policy import Policy, empty_batch
+from ebt_jax.policy import NotFiniteError, Policy, empty_batch
 from ebt_jax.serving.schema import Request, RequestError
 from ebt_jax.types import Keys
 
@@ -189,7 +189,10 @@ class Batcher:
         observation = jax.tree.map(lambda *rows: np.concatenate(rows), *(request.observation for request in padded))
         seeds = jnp.array([request.seed for request in padded], jnp.uint32)
         episodes, steps = (jnp.array([getattr(request, name) for request in padded], jnp.int32) for name in ("episode", "step"))
-        output = self._policy.sample_actions(observation, _keys(seeds, episodes, steps), requests[0].sample_steps)
+        try:
+            output = self._policy.sample_actions(observation, _keys(seeds, episodes, steps), requests[0].sample_steps)
+        except NotFiniteError as error:  # of some rows: the others are other clients'
+            output = error.output
         per_row = {name: value for name, value in output._asdict().items() if isinstance(value, np.ndarray) and value.ndim == 1}
         stages = {f"{stage}_ms": 1e3 * seconds for stage, seconds in output.seconds.items()}
         rows: list[Answer | RequestError] = []

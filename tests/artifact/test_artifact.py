@@ -22,6 +22,7 @@ from ebt_jax.artifact import (
     TamperedArtifactError,
     TruncatedArtifactError,
     export_policy,
+    golden,
     load_artifact,
 )
 from ebt_jax.artifact.manifest import MANIFEST, digest
@@ -162,6 +163,15 @@ def test_an_answer_that_changed_is_noticed(copy):
     rewrite(copy, files={**manifest["files"], "parameters.safetensors": about})
     with pytest.raises(GoldenMismatchError, match="actions of the golden observation must be what it was at export"):
         load_artifact(copy)
+
+
+def test_another_number_of_looks_is_no_mismatch_and_another_shape_is_named(policy):
+    """A descent that stops by itself may take one look more where rounding differs."""
+    asked = golden.ask(policy)
+    longer = np.concatenate([asked["answer/trace_energy"], np.full((1, 1), 9.0, np.float32)])
+    golden.check(policy, {**asked, "answer/trace_energy": longer}, golden.TOLERANCE)
+    with pytest.raises(GoldenMismatchError, match=r"sample_energy of the golden observation must be of shape \[2\], got \[1\]"):
+        golden.check(policy, {**asked, "answer/sample_energy": np.zeros(2, np.float32)}, golden.TOLERANCE)
 
 
 def test_a_folder_that_is_no_artifact_is_said_to_be_none(tmp_path):

@@ -11,25 +11,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from formulas import formula_policy, suite_specs
+from quadratic import quadratic_policy
 
 import ebt_jax
 from ebt_jax.artifact import export_policy, load_artifact
-from ebt_jax.calibration import Calibration, episode_scores
+from ebt_jax.calibration import Calibration, DoubtSettings, episode_scores
 from ebt_jax.checkpoint import CheckpointError
 from ebt_jax.data.mixture import TOKENS
 from ebt_jax.data.settings import bundled_sample_dir
-from ebt_jax.evaluation.calibrating import demonstrated, find_step, rolled_out, write_calibration
+from ebt_jax.evaluation.calibrating import demonstrated, find_step, measured_with, rolled_out, write_calibration
 from ebt_jax.evaluation.open_loop import open_dataset
 from ebt_jax.uncertainty import Doubt
 
 SHA = "0" * 64
+SETTINGS = DoubtSettings(3, np.ones((2, 6, 2), np.float32), 0.5)
 
 
 def results(**changes):
     """Two episodes, the second failed."""
     doubt = {name: [1.0, 3.0, 2.0] for name in (*Doubt._fields, "energy")}
     episodes = [{"success": True, "doubt": doubt}, {"success": False, "doubt": {name: [9.0] for name in doubt}}]
-    return {"policy": {"sha256": SHA}, "tasks": {"reach-v3": {"episode": episodes}}, **changes}
+    asking = {"doubt": SETTINGS.summary()}
+    return {"policy": {"sha256": SHA}, "asking": asking, "tasks": {"reach-v3": {"episode": episodes}}, **changes}
 
 
 def test_only_successes_say_how_an_episode_should_be():
@@ -44,6 +47,23 @@ def test_results_that_cannot_calibrate_are_refused():
         rolled_out(results(tasks={"reach-v3": {"episode": [{"success": True}]}}), SHA)
 
 
+def test_a_calibration_on_results_keeps_what_they_were_measured_with():
+    """Starts and temperature are the results', whatever the policy's calibration says by now; the chunks must be the same."""
+    calibrated = lambda references: dataclasses.replace(
+        quadratic_policy(), calibration=Calibration("action_spread", 8, 2.0, "", {}, references).to_json()
+    )
+    found = measured_with(results(), calibrated(SETTINGS.references))
+    assert (found.num_starts, found.temperature, found.references_sha256) == (3, 0.5, SETTINGS.references_sha256)
+    without = SETTINGS._replace(references=SETTINGS.references[:0])
+    assert measured_with(results(asking={"doubt": without.summary()}), quadratic_policy()).num_starts == 3
+    for policy in (calibrated(2 * SETTINGS.references), quadratic_policy()):
+        with pytest.raises(ValueError, match="the policy was calibrated since"):
+            measured_with(results(), policy)
+    for old in ({}, {"asking": {"doubt": True}}):
+        with pytest.raises(ValueError, match="got no asking.doubt. Evaluate with --doubt again"):
+            measured_with({**results(), "asking": {}, **old}, quadratic_policy())
+
+
 def test_demonstrations_are_asked_where_the_policy_would_be(tmp_path):
     """E = step size of the chunk, answers 0: the gradient's norm is that of a constant slope at every decision of every episode."""
     specs = suite_specs("metaworld", observation_horizon=1, action_horizon=3)
@@ -52,7 +72,7 @@ def test_demonstrations_are_asked_where_the_policy_would_be(tmp_path):
     method = policy.method._replace(energy=lambda params, context, actions: jnp.sum(actions, axis=(1, 2)))
     policy = dataclasses.replace(policy, method=method)
     mixture = open_dataset(policy, bundled_sample_dir(), "metaworld_pick_place_v3", str(tmp_path))
-    found = demonstrated(policy, mixture, "train", np.zeros((2, 3, 4), np.float32))
+    found = demonstrated(policy, mixture, "train", DoubtSettings(4, np.zeros((2, 3, 4), np.float32), 1.0))
     lengths = mixture.main.train.episodes["length"]
     assert [len(values["gradient_norm"]) for _, values in found] == [-(-length // 16) for length in lengths]
     assert len({task for task, _ in found}) == 1
@@ -99,8 +119,8 @@ def test_the_commands_calibrate_audit_and_export(tiny_run, tmp_path):
     assert policy.calibrated.references.shape == (8, 4, 4)
     found = json.loads(policy.calibration)["scores"]
     assert all(set(group) == set(Doubt._fields) for group in found.values())
-    wrong = command("calibrate", "--dataset=x")
-    assert wrong.returncode == 2
+    for wrong in (("--dataset=x",), ("--evaluation=x", "--num_starts=2")):
+        assert command("calibrate", *wrong).returncode == 2
     audit = command(
         "audit", f"--data_dir={bundled_sample_dir()}", "--dataset=metaworld_pick_place_v3", "--every=30", f"--output={tmp_path / 'audit'}"
     )

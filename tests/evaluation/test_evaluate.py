@@ -41,6 +41,29 @@ def test_wrong_usage_ends_with_2_before_anything_is_loaded(tmp_path: pathlib.Pat
     assert "--data_dir" in folderless.stderr
 
 
+def test_what_would_be_wrong_only_hours_later_is_refused_at_once(tmp_path: pathlib.Path) -> None:
+    """A cap that every worker times for itself; doubt in another answer than the one that is executed."""
+    ask = ("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", f"--output={tmp_path}")
+    for flags, message in (
+        (("--worker=0/2", "--budget_ms=50"), "--budget_ms must not go with --worker"),
+        (("--doubt", "--sample_steps=4", "--execution=realtime"), "got --sample_steps and --execution=realtime"),
+    ):
+        done = run(*ask, *flags)
+        assert done.returncode == 2
+        assert message in done.stderr
+
+
+def test_results_are_written_where_nothing_can_draw_them(tmp_path: pathlib.Path) -> None:
+    """On a farm's machine, which has no matplotlib."""
+    script = "import sys; sys.modules['matplotlib'] = None; import pathlib; from ebt_jax import evaluate; "
+    script += f"evaluate._write(pathlib.Path({str(tmp_path)!r}), {{'suite': 'metaworld'}}, 'success rate 1.000')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "report.html is left out: No module named 'matplotlib.figure'" in done.stderr
+    assert done.stdout == "success rate 1.000\n"
+    assert json.loads((tmp_path / "results.json").read_text()) == {"suite": "metaworld"}
+
+
 def test_a_policy_for_another_robot_ends_with_1_and_the_differences(tmp_path: pathlib.Path) -> None:
     done = run("--policy=formula", "--suite=pusht", "--episodes=1", f"--output={tmp_path}")
     assert done.returncode == 1

@@ -49,6 +49,20 @@ def test_the_batch_is_padded_and_a_missing_camera_is_left_out() -> None:
         assemble(histories, SPEC, 1)
 
 
+def test_a_dropped_frame_is_masked_where_it_is_missing() -> None:
+    """Row 0 lost its newest frame, row 1 an older one; neither loses what it has."""
+    blind = {**seen(7), "images": {}}
+    histories = [History(3, seen(5)), History(3, seen(5))]
+    histories[0].extend([seen(6), blind])
+    histories[1].extend([blind, seen(8)])
+    observation = assemble(histories, SPEC, 2)
+    np.testing.assert_array_equal(observation.image_masks["primary"], [[True, True, False], [True, False, True]])
+    np.testing.assert_array_equal(observation.images["primary"][:, :, 0, 0, 0], [[5, 6, 0], [5, 0, 8]])
+    assert assemble([History(3, blind)], SPEC, 1).images == {}
+    with pytest.raises(ValueError, match=r"of which the policy reads \['primary', 'wrist'\], got \['wirst'\]"):
+        assemble([History(3, {**seen(1), "images": {"wirst": np.zeros((4, 4, 3), np.uint8)}})], SPEC, 1)
+
+
 def test_a_policy_without_language_gets_none_and_one_with_embeddings_is_refused() -> None:
     silent = ObservationSpec((), SPEC.proprio, LanguageSpec(), 3)
     assert assemble([History(3, seen(0))], silent, 2).language.shape == (2, 0)

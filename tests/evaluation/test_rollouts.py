@@ -83,7 +83,9 @@ def test_results_hold_what_the_contract_says(wandering: Policy) -> None:
         task
     )
     assert task["mean_score"] == pytest.approx(np.mean([episode["score"] for episode in task["episode"]]))
-    assert {"seed", "success", "return", "length"} <= set(task["episode"][0])
+    assert {"seed", "success", "return", "length", "jitter"} <= set(task["episode"][0])
+    assert task["mean_jitter"] == pytest.approx(np.mean([episode["jitter"] for episode in task["episode"]]))
+    assert task["mean_jitter"] > 0
     assert results["sample_steps"] == {"mean": 2.0, "p50": 2.0, "p99": 2.0}
     for stage in ("encode", "minimize", "total"):
         assert 0 < results["latency_ms"][stage]["p50"] <= results["latency_ms"][stage]["p99"]

@@ -14,7 +14,7 @@ from ebt_jax.execution import Execution
 from ebt_jax.policy import Policy
 from ebt_jax.stopping import Stopping
 
-ABOUT = {"suite": "metaworld", "seed": 0, "execution": {}, "asking": {}, "tasks": ["reach-v3"], "episodes": 3, "versions": {}}
+ABOUT = {"suite": "metaworld", "seed": 0, "execution": {}, "asking": {}, "tasks": ["reach-v3"], "episodes": 3, "versions": {}, "git": "a"}
 
 
 def about(**changes) -> dict:
@@ -32,11 +32,14 @@ def test_parts_come_back_in_the_order_of_one_evaluation(tmp_path: pathlib.Path) 
     whole = Rollouts(episodes, [1, 2, 3] * 5, {"total": [0.1, 0.2]}, 16, 3.0)
     for i in range(3):
         part = Rollouts(episodes[i::3], whole.num_steps[i::3], {"total": [0.1, 0.2][i : i + 1]}, 16, 1.0 + i)
-        write_shard(tmp_path, (i, 3), about(tasks=tasks), part)
+        write_shard(tmp_path, (i, 3), about(tasks=tasks, episodes=5), part)
     conditions, merged = merge_shards(tmp_path)
-    assert conditions == about(tasks=tasks)
+    assert conditions == about(tasks=tasks, episodes=5)
     assert merged._replace(num_steps=sorted(merged.num_steps)) == whole._replace(num_steps=sorted(whole.num_steps))
     assert closed_loop_results(merged) == closed_loop_results(whole)
+    (tmp_path / "shards" / "0-of-3.json").write_text((tmp_path / "shards" / "1-of-3.json").read_text())
+    with pytest.raises(ValueError, match=r"0-of-3 must hold 4 episodes, .*got 3 that are not those. Was a file renamed"):
+        merge_shards(tmp_path)
 
 
 @pytest.mark.slow
@@ -70,8 +73,8 @@ def test_missing_and_foreign_parts_are_named(tmp_path: pathlib.Path) -> None:
     write_shard(tmp_path, (0, 2), about(), empty)
     with pytest.raises(ValueError, match=r"got none of \['1-of-2'\]. Run --worker=1/2"):
         merge_shards(tmp_path)
-    write_shard(tmp_path, (1, 2), about(seed=1, policy={"sha256": "1"}), empty)
-    with pytest.raises(ValueError, match=r"got other \['seed', 'policy.sha256'\] in 1-of-2"):
+    write_shard(tmp_path, (1, 2), about(seed=1, git="b", policy={"sha256": "1"}), empty)
+    with pytest.raises(ValueError, match=r"got other \['seed', 'git', 'policy.sha256'\] in 1-of-2"):
         merge_shards(tmp_path)
     write_shard(tmp_path, (0, 3), about(), empty)
     with pytest.raises(ValueError, match="the parts of one evaluation"):

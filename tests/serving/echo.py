@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from formulas import formula_policy
 
-from ebt_jax.policy import Policy, PolicyOutput
+from ebt_jax.policy import NotFiniteError, Policy, PolicyOutput
 from ebt_jax.specs import ActionDimension, ActionSpec, CameraSpec, Dimension, LanguageSpec, ObservationSpec, Specs
 
 SPECS = Specs(
@@ -55,14 +55,16 @@ class HeldPolicy(Policy):
 
 
 class FailingPolicy(Policy):
-    """Fails where x = 13, and moves to infinity where x = 14."""
+    """Fails where x = 13, and is no number where x = 14."""
 
     def sample_actions(self, observation, keys, num_steps=None) -> PolicyOutput:
         x = observation.proprio[:, -1, 0]
         if (x == 13).any():
             raise RuntimeError("a secret of the server")
         output = super().sample_actions(observation, keys, num_steps)
-        return output._replace(actions=np.where((x == 14)[:, None, None], np.inf, output.actions).astype(np.float32))
+        if (x == 14).any():
+            raise NotFiniteError(output._replace(actions=np.where((x == 14)[:, None, None], np.nan, output.actions).astype(np.float32)))
+        return output
 
 
 def like(kind: type[Policy]) -> Policy:
