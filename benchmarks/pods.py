@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -54,9 +55,11 @@ def words(config: str, topology: str) -> list[str]:
 
 
 def compile_one(config: str, topology: str) -> Compiled:
-    """The result of one process. Raises RuntimeError with its last words where it fails."""
+    """The result of one process. Raises RuntimeError where it fails: with its last words, or the signal that the compiler died of."""
     command = [sys.executable, *words(config, topology)]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    if done.returncode < 0:
+        raise RuntimeError(f"the compiler ended by {signal.Signals(-done.returncode).name}")
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("error:")] or done.stderr.splitlines()[-3:]
         raise RuntimeError(" ".join(said)[:600])

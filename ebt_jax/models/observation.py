@@ -29,7 +29,7 @@ class ObservationTokens(nn.Module):
     @nn.compact
     def __call__(self, observation: Observation) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
         c, spec = self.config, self.spec
-        check_observation(observation, spec)
+        check_shapes(observation, spec)
         b, t = observation.timestep_mask.shape
         initial = nn.initializers.normal(0.02)
         time = self.param("time", initial, (spec.horizon, c.width), c.dtypes.parameters)
@@ -75,7 +75,7 @@ class ObservationTokens(nn.Module):
         return jnp.where(mask[:, :, None], jnp.concatenate(tokens, axis=1), 0), mask
 
 
-def check_observation(observation: Observation, spec: ObservationSpec) -> None:
+def check_shapes(observation: Observation, spec: ObservationSpec) -> None:
     """Raises ValueError naming every part of the observation whose shape, past the batch axis, is not the spec's."""
     t = spec.horizon
     rows = [("timestep_mask", (t,), observation.timestep_mask), ("proprio", (t, len(spec.proprio)), observation.proprio)]

@@ -24,7 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
 from ebt_jax.models.config import PaperConfig, Precision
-from ebt_jax.models.observation import check_observation
+from ebt_jax.models.observation import check_shapes
 from ebt_jax.models.transformer import BlockSettings, attend, norm, positions_last, sin_cos, stack
 from ebt_jax.models.trunk import CachedContext, Trunk, cached, layer_axis, read
 from ebt_jax.models.vision import STAGES, ResNet, spatial_softmax
@@ -60,7 +60,7 @@ class PaperNetwork(Trunk):
         self.head = xavier(len(self.specs.action.dimensions), c.dtypes.exact)
 
     def encode(self, observation: Observation) -> CachedContext:
-        check_observation(observation, self.specs.observation)
+        check_shapes(observation, self.specs.observation)
         x = self.features(self._steps(observation)).astype(self.config.dtypes.parameters) + self.positions[None]
         t = x.shape[1]
         x, _ = self.encoder(x, jnp.tril(jnp.ones((t, t), bool)))
