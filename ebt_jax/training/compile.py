@@ -23,6 +23,9 @@ from ebt_jax.training.step import make_train_step
 MEMORY_GB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
 """Of one chip, from Google's pages on each generation."""
 
+LIBTPU_ARGS = "--fibers_default_thread_stack_size=16777216"
+"""libtpu 0.0.42.1 works on threads of 64 KiB, which the gradient of a ResNet for a v6e overflows: the process dies of SIGSEGV."""
+
 
 class Compiled(NamedTuple):
     """One update on one topology.
@@ -46,20 +49,30 @@ class Compiled(NamedTuple):
 
 
 def topology_devices(topology: str) -> list[Any]:
-    """The devices of a named TPU slice, or so many CPU devices; before jax has any. Raises ValueError for what is neither."""
+    """The devices of a named TPU slice, or so many CPU devices; before jax has any.
+
+    Raises ValueError for what is neither, RuntimeError where another process has the TPU compiler.
+    """
     jax.config.update("jax_platforms", "cpu")
     if topology.isdigit():
         jax.config.update("jax_num_cpu_devices", int(topology))
         return jax.devices()
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # there is no metadata server to ask
+    os.environ["LIBTPU_INIT_ARGS"] = f"{LIBTPU_ARGS} {os.environ.get('LIBTPU_INIT_ARGS', '')}".strip()
     from jax.experimental import topologies
 
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
     except Exception as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        if "lockfile" in said:
+            raise RuntimeError(
+                f"the TPU compiler must be free for {topology}, got: {said} It serves one process at a time: wait for the other to end. "
+                "One that was killed leaves the file behind: remove it."
+            ) from error
         raise ValueError(
             f"topology must be a TPU slice like v5e:16x16, v6e:16x16 or v5p:8x8x8, or a number of CPU devices, got {topology!r}: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}. TPU slices need the [tpu] extra: pip install 'ebt_jax[tpu]'."
+            f"{said}. TPU slices need the [tpu] extra: pip install 'ebt_jax[tpu]'."
         ) from error
 
 

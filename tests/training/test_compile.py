@@ -1,13 +1,16 @@
 """An update compiled ahead, for virtual devices here; TPU slices are compiled by `make pod-check`."""
 
+import os
+
 import jax
 import pytest
+from jax.experimental import topologies
 
 from ebt_jax.config import load, plain
 from ebt_jax.data.described import described_specs
 from ebt_jax.data.mixture import open_mixture
 from ebt_jax.training.collectives import count_collectives
-from ebt_jax.training.compile import compile_step, topology_devices
+from ebt_jax.training.compile import LIBTPU_ARGS, compile_step, topology_devices
 from ebt_jax.training.settings import Settings
 
 HLO = """HloModule m
@@ -112,6 +115,22 @@ def test_a_batch_that_does_not_split_is_refused(tiny_config):
 def test_a_topology_nobody_makes_is_refused():
     with pytest.raises(ValueError, match=r"topology must be a TPU slice like v5e:16x16.*got 'v5e:3x'.*\[tpu\] extra"):
         topology_devices("v5e:3x")
+
+
+def test_a_tpu_compiler_that_is_taken_is_no_fault_of_the_topology(monkeypatch):
+    def taken(**_):
+        raise jax.errors.JaxRuntimeError("ABORTED: Internal error when accessing libtpu multi-process lockfile.")
+
+    monkeypatch.setattr(topologies, "get_topology_desc", taken)
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--mine=1")
+    with pytest.raises(RuntimeError, match="one process at a time: wait"):
+        topology_devices("v5e:2x2")
+    assert os.environ["LIBTPU_INIT_ARGS"] == f"{LIBTPU_ARGS} --mine=1"  # the user's own are last, and win
+
+
+def test_the_launchers_give_the_compiler_the_same_threads(request):
+    for path in (request.config.rootpath / "launch/xla_flags").glob("tpu_*.env"):
+        assert LIBTPU_ARGS in path.read_text().split(), path
 
 
 @pytest.mark.parametrize(("config", "sizes"), [("oxe.py", (7, 512)), ("pusht.py", (2, 0))])
