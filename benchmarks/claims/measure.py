@@ -63,7 +63,7 @@ def finished(
     if not path.exists():
         return None
     tree = json.loads(path.read_text())
-    if "diverged" not in tree and not what.samplers.keys() <= tree["samplers"].keys():
+    if "diverged" not in tree and not all(_asked(tree["samplers"].get(name), sampler) for name, sampler in what.samplers.items()):
         return None
     if cell.phase == "confirmation" and tree["settings_sha256"] != settings.sha256:
         raise ValueError(
@@ -107,11 +107,13 @@ def measure(
     }
     if "diverged" not in trained:
         policy = load(workdir)
+        tree["samplers"] = _answered(result_path(folders.results, cell, what.trial), policy.identity.sha256)
         for name, sampler in what.samplers.items():
             path = workdir / "rollouts" / f"{name}.json"
-            if not path.exists():
+            if not path.exists() or not _asked(json.loads(path.read_text()), sampler):
                 asked = changed_policy(policy, what, sampler, str(folders.data))
-                write_json(path, evaluate(asked, suite, sampler.num_steps, what.episodes, cell.evaluation_seed))
+                answers = evaluate(asked, suite, sampler.num_steps, what.episodes, cell.evaluation_seed)
+                write_json(path, {"change": dict(sampler.change), **answers})
             tree["samplers"][name] = found = json.loads(path.read_text())
             logging.info("%s, %s: mean score %.3f of %d episodes", cell, name, np.mean(found["episodes"]["score"]), what.episodes)
         steps = {name: sampler.num_steps for name, sampler in parts(settings, cell)[1].samplers.items()}
@@ -168,6 +170,17 @@ def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, prog
     }
     write_json(path, found)
     return found
+
+
+def _asked(found: Mapping[str, Any] | None, sampler: Sampler) -> bool:
+    """Whether these are a sampler's rollouts, and not those of another that had its name."""
+    return found is not None and (found["num_steps"], found.get("change", {})) == (sampler.num_steps, dict(sampler.change))
+
+
+def _answered(path: pathlib.Path, parameters: str) -> dict[str, Any]:
+    """The samplers of an earlier JSON of the same parameters: what was asked once, as by a sweep, is kept."""
+    tree = json.loads(path.read_text()) if path.exists() else {}
+    return tree["samplers"] if tree.get("parameters_sha256") == parameters else {}
 
 
 def changed_policy(policy: Policy, what: Recipe, sampler: Sampler, data_dir: str) -> Policy:

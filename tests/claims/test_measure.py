@@ -89,6 +89,20 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
     swept = finished(folders, settings, cell, sweep=True)["samplers"]
     assert swept["2"]["episodes"] == tree["samplers"]["2"]["episodes"] == swept["2, method.travel=1.25"]["episodes"]
     assert swept["2"]["episodes"]["energy_drop_first"] != swept["2, method.travel=0.5"]["episodes"]["energy_drop_first"]
+    assert swept["2, method.travel=0.5"]["change"] == {"method.travel": 0.5}
+
+    def other_step(tree):
+        tiny(tree)
+        tree["contestants"]["equilibrium"]["samplers"]["2"] = {"num_steps": 2, "change": {"method.travel": 0.5}}
+
+    changed = write_settings(tmp_path, other_step)
+    assert finished(folders, changed, cell) is None  # the name is there, what it means is not
+    measure(folders, changed, cell, "", cli.progress)
+    assert asked == [2, 1, 1, 2, 2, 2]
+    now = finished(folders, changed, cell)["samplers"]
+    assert now.keys() == swept.keys()  # what the sweep asked is kept
+    assert now["2"]["episodes"] == swept["2, method.travel=0.5"]["episodes"]
+    measure(folders, settings, cell, "", cli.progress)
     measure(folders, settings, other, "", cli.progress)
     page = render(settings, "development", "small", folders.results).read_text()
     assert "No cell is missing." in page
