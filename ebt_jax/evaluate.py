@@ -46,6 +46,12 @@ _BUDGET_MS = flags.DEFINE_float(
     "budget_ms", 0.0, "Cap the steps so that one answer for all environments takes about so long.", lower_bound=0
 )
 _DOUBT = flags.DEFINE_bool("doubt", False, "Note the policy's doubt in what it answers by itself: does it predict failure?")
+_PUSH = flags.DEFINE_float("push", 0.0, "Move the task's object so far (PushT px, Meta-World m) in every episode.", lower_bound=0)
+_RELEASE = flags.DEFINE_integer("release", 0, "Hold the gripper open for so many steps in every episode.", lower_bound=0)
+_DISTURB_AT = flags.DEFINE_integer("disturb_at", 0, "Steps before the push and the release.", lower_bound=0)
+_NOISE = flags.DEFINE_float(
+    "observation_noise", 0.0, "Noise on the proprioception, in the training data's standard deviations.", lower_bound=0
+)
 _WORKER = flags.DEFINE_string("worker", "", "i/N: run every N-th episode from the i-th on, and write that part alone.")
 _MERGE = flags.DEFINE_bool("merge", False, "Put the parts of all workers in --output together.")
 _NUM_ENVS = flags.DEFINE_integer("num_envs", 16, "Environments at a time, at most 16; results do not depend on it.", lower_bound=1)
@@ -63,7 +69,7 @@ def main() -> None:
     from ebt_jax.evaluation.results import conditions
     from ebt_jax.loading import load
 
-    tasks, shard = _checked_tasks(), _checked_shard()
+    tasks, shard, disturbance = _checked_tasks(), _checked_shard(), _checked_disturbance()
     _check_doubt()
     policy = load(_POLICY.value or "")
     horizon = _EXECUTION_HORIZON.value or policy.execution_horizon
@@ -72,7 +78,7 @@ def main() -> None:
         measured, headline = _open_loop(policy, tasks)
         _write(output, {**about, **measured}, headline)
         return
-    rollouts, about = _closed_loop(policy, tasks, output, shard, horizon, about)
+    rollouts, about = _closed_loop(policy, tasks, output, shard, horizon, disturbance, about)
     if shard is None:
         _finish(output, about, rollouts)
         return
@@ -135,6 +141,18 @@ def _checked_shard() -> tuple[int, int] | None:
         raise flags.ValidationError(f"--{error}") from error
 
 
+def _checked_disturbance() -> Any:
+    """What is to go wrong. Raises flags.ValidationError for what cannot."""
+    from ebt_jax.simulators.disturbance import Disturbance
+
+    if _SUITE.value == "dataset" and (_DISTURB_AT.value or _PUSH.value or _RELEASE.value or _NOISE.value):
+        raise flags.ValidationError("--push, --release and --observation_noise must be of a closed loop, got --suite=dataset.")
+    try:
+        return Disturbance(_DISTURB_AT.value, _PUSH.value, _RELEASE.value, _NOISE.value)
+    except ValueError as error:
+        raise flags.ValidationError(f"--disturb_at must come with --push or --release, got {_DISTURB_AT.value} alone.") from error
+
+
 def _check_doubt() -> None:
     """Raises flags.ValidationError where --doubt would be of another answer than the one that is executed, or of none."""
     if not _DOUBT.value:
@@ -168,7 +186,13 @@ def _checked_tasks() -> tuple[str, ...]:
 
 
 def _closed_loop(
-    policy: Any, tasks: tuple[str, ...], output: pathlib.Path, shard: tuple[int, int] | None, horizon: int, about: dict[str, Any]
+    policy: Any,
+    tasks: tuple[str, ...],
+    output: pathlib.Path,
+    shard: tuple[int, int] | None,
+    horizon: int,
+    disturbance: Any,
+    about: dict[str, Any],
 ) -> tuple[Any, dict[str, Any]]:
     """The rollouts, and `about` with what else they depend on."""
     from ebt_jax.evaluation.rollouts import BATCH_SIZE, Asking, measure_doubt, rollout
@@ -191,6 +215,7 @@ def _closed_loop(
         execution=execution,
         asking=asking,
         measure=measure_doubt if _DOUBT.value else None,
+        disturbance=disturbance,
         shard=shard or (0, 1),
         num_envs=_NUM_ENVS.value,
         videos=videos,
@@ -200,7 +225,8 @@ def _closed_loop(
     stopping = None if asking.stopping is None else {key: str(value) for key, value in dataclasses.asdict(asking.stopping).items()}
     doubt = policy.doubt_settings.summary() if _DOUBT.value else None
     how = {"num_steps": asking.num_steps, "stopping": stopping, "num_starts": asking.num_starts, "doubt": doubt}
-    return rollouts, {**about, "execution": dataclasses.asdict(execution), "asking": how, "tasks": list(tasks), "episodes": _EPISODES.value}
+    settings = {"execution": dataclasses.asdict(execution), "asking": how, "disturbance": dataclasses.asdict(disturbance)}
+    return rollouts, {**about, **settings, "tasks": list(tasks), "episodes": _EPISODES.value}
 
 
 def _stopping(policy: Any, batch_size: int) -> Any:

@@ -5,13 +5,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from ebt_jax.simulators.disturbance import UNDISTURBED, Disturbance
+
 
 class Start(NamedTuple):
-    """Begin an episode: task, initial state, and how many steps lie between two pictures (0: none are wanted)."""
+    """Begin an episode: task, initial state, how many steps lie between two pictures (0: none are wanted), and what will go wrong."""
 
     task: str
     state: int
     picture_every: int
+    disturbance: Disturbance = UNDISTURBED
 
 
 class Plan(NamedTuple):

@@ -24,6 +24,7 @@ from ebt_jax.evaluation.vector import Environments
 from ebt_jax.execution import Chunks, Execution, WarmStart
 from ebt_jax.normalize import normalize
 from ebt_jax.policy import Policy, PolicyOutput
+from ebt_jax.simulators.disturbance import UNDISTURBED, Disturbance
 from ebt_jax.simulators.rendering import OFF, find_backend
 from ebt_jax.simulators.simulator import evaluation_state
 from ebt_jax.specs import check_compatible
@@ -85,14 +86,26 @@ class Asking(NamedTuple):
 AS_IT_IS = Asking()
 
 
+class _Sensors(NamedTuple):
+    """What a policy is shown of an observation: the same, but for the disturbance's noise on `proprio`."""
+
+    disturbance: Disturbance
+    deviation: Float[np.ndarray, " p"]
+
+    def __call__(self, observation: dict[str, Any], state: int, step: int) -> dict[str, Any]:
+        if not self.disturbance.noise:
+            return observation
+        return {**observation, "proprio": self.disturbance.noisy(observation["proprio"], self.deviation, state, step)}
+
+
 class _Running:
     """An episode in its seat."""
 
-    def __init__(self, result: EpisodeResult, horizon: int, execution: Execution, first: Outcome) -> None:
-        self.result = result
+    def __init__(self, result: EpisodeResult, horizon: int, execution: Execution, first: Outcome, seen: "_Sensors") -> None:
+        self.result, self._seen = result, seen
         self.executed: list[Float[np.ndarray, " a"]] = []
         self.chunks = Chunks(execution)
-        self.history = History(horizon, first.observations[-1])
+        self.history = History(horizon, seen(first.observations[-1], result.state, 0))
         self.pictures: list[UInt8[np.ndarray, "y x 3"]] = list(first.pictures)
 
     def note(self, name: str, value: float) -> None:
@@ -102,12 +115,14 @@ class _Running:
     def add(self, outcome: Outcome, actions: Float[np.ndarray, "n a"]) -> None:
         """What came of `actions` (robot units), of which as many were executed as there are rewards."""
         self.executed += list(actions[: len(outcome.rewards)])
-        self.history.extend(outcome.observations)
+        length = self.result.length + len(outcome.rewards)
+        steps = range(length - len(outcome.observations) + 1, length + 1)
+        self.history.extend([self._seen(one, self.result.state, step) for one, step in zip(outcome.observations, steps, strict=True)])
         self.pictures += outcome.pictures
         self.result = self.result._replace(
             success=self.result.success or outcome.success,
             total=self.result.total + sum(outcome.rewards),
-            length=self.result.length + len(outcome.rewards),
+            length=length,
             metrics=outcome.metrics,
         )
 
@@ -122,6 +137,7 @@ def rollout(
     execution: Execution | None = None,
     asking: Asking = AS_IT_IS,
     measure: Measure | None = None,
+    disturbance: Disturbance = UNDISTURBED,
     shard: tuple[int, int] = (0, 1),
     num_envs: int = BATCH_SIZE,
     num_processes: int | None = None,
@@ -135,12 +151,14 @@ def rollout(
     Args:
       execution: how chunks become actions; receding with the policy's own horizon where None.
       measure: what to note at every decision, see `measure_doubt`; costs that much more.
+      disturbance: what goes wrong in every episode.
       shard: (i, n), every n-th episode from the i-th on, for n evaluations that are merged.
       num_envs: environments at a time, at most `batch_size`.
       videos: episodes of each task to film, as `video_dir/TASK/NUMBER.mp4`.
 
     Raises ValueError where the suite is not what the policy was trained for, listing every difference, for a horizon past the
-    chunk's end, and for what the policy's method cannot do; RuntimeError where an environment fails.
+    chunk's end, and for what the policy's method cannot do; RuntimeError where an environment fails, as one
+    that knows no such disturbance.
     """
     execution = execution or Execution(horizon=policy.execution_horizon)
     if execution.horizon + execution.committed > policy.specs.action.horizon:
@@ -166,9 +184,10 @@ def rollout(
     total, answers = len(queue), _Answers(policy, seed, execution, asking, batch_size, measure)
     if not queue:
         raise ValueError(f"shards must be at most the {len(every_episode)} episodes, got {shards}.")
+    sensors = _Sensors(disturbance, policy.statistics.proprio.std)
     with Environments(suite, cameras, min(num_envs, total), num_processes, {"MUJOCO_GL": rendering or OFF}) as environments:
         finished, begun = [], time.perf_counter()
-        for running in progress(_run(environments, queue, answers, execution, videos, every), total, "episodes"):
+        for running in progress(_run(environments, queue, answers, execution, sensors, videos, every), total, "episodes"):
             finished.append(running.result)
             if running.pictures and video_dir is not None:
                 from ebt_jax.report.video import write_video  # an encoder, which evaluation workers need not have
@@ -198,6 +217,7 @@ def _run(
     queue: collections.deque[EpisodeResult],
     answers: "_Answers",
     execution: Execution,
+    sensors: _Sensors,
     videos: int,
     every: int,
 ) -> Iterator[_Running]:
@@ -207,9 +227,10 @@ def _run(
     while queue or running:
         free = [seat for seat in range(environments.num_envs) if seat not in running]
         begun = {seat: queue.popleft() for seat in free[: len(queue)]}
-        starts = {seat: Start(new.task, new.state, every if new.number < videos else 0) for seat, new in begun.items()}
+        wrong = sensors.disturbance
+        starts = {seat: Start(new.task, new.state, every if new.number < videos else 0, wrong) for seat, new in begun.items()}
         for seat, outcome in environments.start(starts).items():
-            running[seat] = _Running(begun[seat], history, execution, outcome)
+            running[seat] = _Running(begun[seat], history, execution, outcome, sensors)
         chunks = answers(list(running.values()))
         plans = {seat: Plan(running[seat].chunks.next(chunk), history) for seat, chunk in zip(running, chunks, strict=True)}
         for seat, outcome in environments.execute(plans).items():

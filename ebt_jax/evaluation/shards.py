@@ -11,7 +11,7 @@ from typing import Any
 from ebt_jax.evaluation.rollouts import EpisodeResult, Rollouts
 
 FOLDER = "shards"
-SAME = ("suite", "seed", "execution", "asking", "tasks", "episodes", "versions", "git")
+SAME = ("suite", "seed", "execution", "asking", "disturbance", "tasks", "episodes", "versions", "git")
 """Conditions that must agree between workers, beside the policy's hash; hardware and commands differ."""
 
 

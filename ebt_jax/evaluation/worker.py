@@ -7,6 +7,9 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 
+import numpy as np
+from jaxtyping import Float
+
 from ebt_jax import simulators
 from ebt_jax.evaluation.messages import Failure, Outcome, Plan, Start
 from ebt_jax.simulators.simulator import Simulator
@@ -17,16 +20,17 @@ class Seat:
 
     def __init__(self, suite: str, cameras: tuple[str, ...]) -> None:
         self._suite, self._cameras = suite, cameras
-        self._task = ""
         self._simulator: Simulator | None = None
-        self._picture_every = self._steps = 0
+        self._start = Start("", 0, 0)
+        self._steps = 0
 
     def start(self, start: Start) -> Outcome:
-        if self._simulator is None or self._task != start.task:
+        if self._simulator is None or self._start.task != start.task:
             self.close()
-            self._simulator, self._task = simulators.make(self._suite, start.task, self._cameras), start.task
-        self._picture_every, self._steps = start.picture_every, 0
+            self._simulator = simulators.make(self._suite, start.task, self._cameras)
+        self._start, self._steps = start, 0
         observation, _ = self._simulator.reset(seed=start.state)
+        observation = self._disturbed(self._simulator) or observation
         return Outcome([observation], [], False, False, {}, self._picture(self._simulator))
 
     def execute(self, plan: Plan) -> Outcome:
@@ -34,6 +38,9 @@ class Seat:
         observations, rewards, pictures = [], [], []
         success = done = False
         for action in plan.actions:
+            if self._steps:
+                self._disturbed(self._simulator)
+            action = self._released(action, self._simulator)
             observation, reward, success, truncated, _ = self._simulator.step(action)
             done = success or truncated
             self._steps += 1
@@ -48,8 +55,26 @@ class Seat:
         if self._simulator is not None:
             self._simulator.close()
 
+    def _disturbed(self, simulator: Simulator) -> dict | None:
+        """Pushes where it is time for it; what is seen then."""
+        wrong = self._start.disturbance
+        if not wrong.push or self._steps != wrong.at:
+            return None
+        return simulator.push(wrong.push, wrong.direction(self._start.state))
+
+    def _released(self, action: Float[np.ndarray, " a"], simulator: Simulator) -> Float[np.ndarray, " a"]:
+        """The action, with the gripper open while it is held so."""
+        wrong = self._start.disturbance
+        if not wrong.at <= self._steps < wrong.at + wrong.release:
+            return action
+        gripper = [dimension.kind == "gripper" for dimension in simulator.embodiment.action]
+        if not any(gripper):
+            raise NotImplementedError(f"suite {self._suite!r} has no gripper that could be held open.")
+        return np.where(gripper, simulator.action_space.high, action)
+
     def _picture(self, simulator: Simulator, last: bool = False) -> list:
-        wanted = self._picture_every > 0 and (last or self._steps % self._picture_every == 0)
+        every = self._start.picture_every
+        wanted = every > 0 and (last or self._steps % every == 0)
         return [simulator.picture()] if wanted else []
 
 

@@ -101,6 +101,21 @@ class MetaWorld(Simulator):
         success = bool(info["success"])
         return self._observe(), float(reward), success, self._steps >= EMBODIMENT.max_steps, {"success": success}
 
+    def push(self, distance: float, turn: float) -> dict[str, Any]:
+        """Moves the first object that lies free, level, in the direction 2 pi `turn`. Raises NotImplementedError for tasks without one."""
+        from mujoco import mj_forward, mjtJoint  # pyright: ignore[reportAttributeAccessIssue]
+
+        model, data = self._env.model, self._env.data
+        free = np.flatnonzero(model.jnt_type == mjtJoint.mjJNT_FREE)
+        if not free.size:
+            raise NotImplementedError(f"task {self.task!r} has no object that lies free, so that none can be pushed.")
+        position, velocity = model.jnt_qposadr[free[0]], model.jnt_dofadr[free[0]]
+        data.qpos[position : position + 2] += distance * np.array([np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)])
+        data.qvel[velocity : velocity + 6] = 0
+        mj_forward(model, data)
+        self._raw = np.concatenate([self._env._get_curr_obs_combined_no_goal(), self._raw[18:]])
+        return self._observe()
+
     def expert_action(self) -> Float[np.ndarray, " a"]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experts ask for more than [-1, 1] and count on being clipped

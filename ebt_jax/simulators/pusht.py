@@ -30,6 +30,8 @@ TASKS = ("pusht",)
 FULL = 0.95
 """Coverage of the goal that counts as done."""
 PICTURE_SIZE = 256
+BLOCK_RANGE = (100, 400)
+"""px; of both coordinates of the block in initial states."""
 
 
 class PushT(Simulator):
@@ -73,6 +75,20 @@ class PushT(Simulator):
         success, truncated = coverage > FULL, self._steps >= EMBODIMENT.max_steps
         return self._observe(seen, info), min(coverage / FULL, 1.0), success, truncated, {"success": success}
 
+    def push(self, distance: float, turn: float) -> dict[str, Any]:
+        """Moves the block away from the agent, at most a sixth of a turn to either side, as far as initial states go (100 to 400 px).
+
+        The score counts from then on.
+        """
+        block, agent = self._env.block, self._env.agent
+        away = np.arctan2(block.position.y - agent.position.y, block.position.x - agent.position.x)
+        angle = away + 2 * np.pi * (turn - 0.5) / 3
+        x, y = np.clip([block.position.x + distance * np.cos(angle), block.position.y + distance * np.sin(angle)], *BLOCK_RANGE)
+        block.position, block.velocity, block.angular_velocity = (float(x), float(y)), (0.0, 0.0), 0.0
+        self._env.space.reindex_shapes_for_body(block)
+        self._coverage = [round(float(self._env._get_coverage()), 12)]
+        return self._observe(self._env.get_obs(), self._env._get_info())
+
     def metrics(self) -> dict[str, float]:
         best = max(self._coverage)
         return {"score": min(best / FULL, 1.0), "max_coverage": best, "final_coverage": self._coverage[-1]}
@@ -92,5 +108,5 @@ def initial_state(seed: int) -> Float[np.ndarray, "5"]:
     """Agent x, y, block x, y (px) and angle (rad) of initial state `seed`, before the block is turned."""
     generator = np.random.RandomState(seed)
     agent = [generator.randint(50, 450), generator.randint(50, 450)]
-    block = [generator.randint(100, 400), generator.randint(100, 400)]
+    block = [generator.randint(*BLOCK_RANGE), generator.randint(*BLOCK_RANGE)]
     return np.array([*agent, *block, generator.randn() * 2 * np.pi - np.pi])

@@ -109,6 +109,13 @@ class Simulator(gymnasium.Env, abc.ABC):
         """What a scripted expert would do now, robot units. Raises NotImplementedError where the suite has none."""
         raise NotImplementedError(f"{type(self).__name__} has no scripted expert.")
 
+    def push(self, distance: float, turn: float) -> dict[str, Any]:
+        """Moves the task's object by `distance` (the suite's unit of length) along the table; what is seen then, as from `reset`.
+
+        Where to is the suite's choice from `turn` in [0, 1). Raises NotImplementedError where nothing can be moved.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has nothing to push.")
+
     def metrics(self) -> dict[str, float]:
         """Numbers about the episode so far beyond success and return."""
         return {}

@@ -14,7 +14,17 @@ from ebt_jax.execution import Execution
 from ebt_jax.policy import Policy
 from ebt_jax.stopping import Stopping
 
-ABOUT = {"suite": "metaworld", "seed": 0, "execution": {}, "asking": {}, "tasks": ["reach-v3"], "episodes": 3, "versions": {}, "git": "a"}
+ABOUT = {
+    "suite": "metaworld",
+    "seed": 0,
+    "execution": {},
+    "asking": {},
+    "disturbance": {},
+    "tasks": ["reach-v3"],
+    "episodes": 3,
+    "versions": {},
+    "git": "a",
+}
 
 
 def about(**changes) -> dict:
