@@ -22,7 +22,7 @@ from benchmarks.claims.cells import Cell, parts, result_path
 from benchmarks.claims.demonstrations import prepare
 from benchmarks.claims.latency import chunk_flops, latency
 from benchmarks.claims.recipe import Recipe, affordable, changed, recipe, scheduled, update_flops
-from benchmarks.claims.rollouts import evaluate
+from benchmarks.claims.rollouts import asked, evaluate
 from benchmarks.claims.settings import Sampler, Settings
 from benchmarks.claims.store import write_json
 from ebt_jax.checkpoint import finished_steps
@@ -111,9 +111,8 @@ def measure(
         for name, sampler in what.samplers.items():
             path = workdir / "rollouts" / f"{name}.json"
             if not path.exists() or not _asked(json.loads(path.read_text()), sampler):
-                asked = changed_policy(policy, what, sampler, str(folders.data))
-                answers = evaluate(asked, suite, sampler.num_steps, what.episodes, cell.evaluation_seed)
-                write_json(path, {"change": dict(sampler.change), **answers})
+                mine = changed_policy(policy, what, sampler, str(folders.data))
+                write_json(path, evaluate(mine, suite, sampler, what.episodes, cell.evaluation_seed))
             tree["samplers"][name] = found = json.loads(path.read_text())
             logging.info("%s, %s: mean score %.3f of %d episodes", cell, name, np.mean(found["episodes"]["score"]), what.episodes)
         steps = {name: sampler.num_steps for name, sampler in parts(settings, cell)[1].samplers.items()}
@@ -174,7 +173,7 @@ def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, prog
 
 def _asked(found: Mapping[str, Any] | None, sampler: Sampler) -> bool:
     """Whether these are a sampler's rollouts, and not those of another that had its name."""
-    return found is not None and (found["num_steps"], found.get("change", {})) == (sampler.num_steps, dict(sampler.change))
+    return found is not None and {"change": {}, "disturbance": {}, **found}.items() >= asked(sampler).items()
 
 
 def _answered(path: pathlib.Path, parameters: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from benchmarks.claims.settings import Settings
-from benchmarks.claims.tables import Finished, column, trainings
+from benchmarks.claims.tables import Finished, column, label, trainings
 from ebt_jax.report.style import PAPER, STYLE, canvas
 
 
@@ -22,9 +22,8 @@ def compute_plot(settings: Settings, finished: Finished, suites: Sequence[str], 
     figure, axes = canvas(1, len(shown), 3.6)
     for suite, ax in zip(shown, axes, strict=True):
         for name, contestant in settings.contestants.items():
-            sampler = next(iter(contestant.samplers))
-            points = _points(settings, finished, suite, name, [(budget, sampler) for budget in _budgets(finished, suite)])
-            _draw(ax, points, name, colours[name])
+            points = _points(settings, finished, suite, name, [(budget, contestant.first) for budget in _budgets(finished, suite)])
+            _draw(ax, points, f"{name}, {label(contestant.first, contestant.samplers[contestant.first].num_steps)}", colours[name])
         _finish(ax, suite, "training, core-minutes' operations")
     return figure
 

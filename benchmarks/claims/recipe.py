@@ -76,7 +76,8 @@ def recipe(settings: Settings, cell: Cell, changes: Mapping[str, Any] | None = N
     }
     config["data"]["mixture"] = dataset(suite)
     config.setdefault("mesh", {"data": 1, "fsdp": 1})
-    samplers = dict(contestant.samplers) | (contestant.sweep.samplers if sweep and contestant.sweep else {})
+    samplers = dict(contestant.samplers) | contestant.disturbed(suite.conditions)
+    samplers |= contestant.sweep.samplers if sweep and contestant.sweep else {}
     return Recipe(changed(config, changes or {}), samplers, suite.episodes[cell.phase], cell.budget * scale.core_minute, scale.warmup)
 
 

@@ -11,8 +11,19 @@ from absl import flags
 
 from benchmarks.claims.plots import compute_plot, palette, save, steps_plot
 from benchmarks.claims.settings import FILE, PHASES, Settings, read_settings
+from benchmarks.claims.statistics import CEILING, FLOOR
 from benchmarks.claims.store import RESULTS, read_results
-from benchmarks.claims.tables import Finished, missing_table, score_table, sort_out, sweep_table, trial_table, verdict_table
+from benchmarks.claims.tables import (
+    Finished,
+    disturbed_table,
+    missing_table,
+    primary_table,
+    score_table,
+    sort_out,
+    sweep_table,
+    trial_table,
+    verdict_table,
+)
 from ebt_jax import cli
 from ebt_jax.report.style import STYLE
 
@@ -23,10 +34,11 @@ _SETTINGS = flags.DEFINE_string("settings", str(FILE), "The settings they were r
 
 HOW_TO_READ = """\
 Score: PushT the best coverage of an episode / 0.95, at most 1, elsewhere success. Intervals: 95 %, hierarchical bootstrap over trainings
-and then episodes; with one training they speak of initial states alone, and of its success rate Wilson's interval stands there. Jitter:
-mean second difference of the executed actions, normalised. Training is bought by counted operations, equal for all contestants of a
-budget; "training s" is the wall time that the updates took here, without compilation. A training that diverged scores
-0. "As good" is non-inferiority: the lower bound of the paired difference lies above -{margin}."""
+and then episodes; with one training they speak of initial states alone, and of its success rate Wilson's interval stands there.
+Differences are paired, and verdicts are of Student's t interval over the trainings' mean differences; there is none where both score
+below {floor} or above {ceiling}. "As good" is non-inferiority: the lower bound lies above -{margin}. Jitter: mean second difference of the
+executed actions, normalised. Training is bought by counted operations, equal for all contestants of a budget; "training s" is the wall
+time that the updates took here, without compilation. A training that diverged scores 0."""
 
 
 def main() -> None:
@@ -57,7 +69,7 @@ def _page(settings: Settings, finished: Finished, phase: str, scale: str) -> lis
     sections = [f"# Claims: {phase} at scale {scale}"]
     if phase == "development":
         sections.append("Development: settings were chosen while looking at these numbers. None of them is evidence for a claim.")
-    sections += [HOW_TO_READ.format(margin=settings.margin), circumstances(finished), missing_table(finished)]
+    sections += [HOW_TO_READ.format(margin=settings.margin, floor=FLOOR, ceiling=CEILING), circumstances(finished), missing_table(finished)]
     for suite, plan in settings.scale(scale).suites.items():
         for budget in plan.budgets:
             if not any((cell.suite, cell.budget) == (suite, budget) for cell in finished.cells):
@@ -65,8 +77,12 @@ def _page(settings: Settings, finished: Finished, phase: str, scale: str) -> lis
             sections.append(f"## {suite} ({plan.difficulty}), {budget} core-minutes")
             sections.append(score_table(settings, finished, suite, budget))
             sections.append(verdict_table(settings, finished, suite, budget))
+            if disturbed := disturbed_table(settings, finished, scale, suite, budget):
+                sections.append(disturbed)
             if swept := sweep_table(settings, finished, suite, budget):
                 sections.append(swept)
+    if settings.primary and finished.cells:
+        sections += ["## Primary comparisons, over all tasks", primary_table(settings, finished, scale)]
     if phase == "development":
         sections += ["## Trials", trial_table(settings, finished)]
     return sections

@@ -1,5 +1,6 @@
 """One sampler of one policy in closed loop: every episode's numbers, as columns."""
 
+import dataclasses
 import math
 import os
 import time
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.claims.settings import Suite
+from benchmarks.claims.settings import Sampler, Suite
 from ebt_jax.evaluation.rollouts import Asking, EpisodeResult, rollout
 from ebt_jax.policy import Policy, PolicyOutput
 from ebt_jax.types import Keys, Observation
@@ -18,23 +19,38 @@ DIGITS = 6
 """Kept of every number."""
 
 
-def evaluate(policy: Policy, suite: Suite, num_steps: int, episodes: int, seed: int) -> dict[str, Any]:
-    """`episodes` episodes of the policy at this many steps.
+def evaluate(policy: Policy, suite: Suite, sampler: Sampler, episodes: int, seed: int) -> dict[str, Any]:
+    """`episodes` episodes of a policy whose method has the sampler's changes.
 
-    Returns {"num_steps", "episodes": column -> one number an episode, "seconds", "cores"}. Columns: state (the initial one), score
-    (PushT: best coverage / 0.95, at most 1; else success), success, length, jitter of the executed actions (normalised), the simulator's
-    own measures, and, where there is an energy, `energy`, `energy_drop` and `gradient_norm` of the answers: first, mean and largest over
-    an episode's decisions.
+    Returns {"num_steps", "change", "disturbance", "episodes": column -> one number an episode, "seconds", "cores"}. Columns: state (the
+    initial one), score (PushT: best coverage / 0.95, at most 1; else success), success, length, jitter of the executed actions
+    (normalised), the simulator's own measures, and, where there is an energy, `energy`, `energy_drop` and `gradient_norm` of the answers:
+    first, mean and largest over an episode's decisions.
     """
     begun = time.perf_counter()
     measure = note_energy if policy.method.energy is not None else None
-    found = rollout(policy, suite.simulator, (suite.task,), episodes, seed, asking=Asking(num_steps), measure=measure)
+    found = rollout(
+        policy,
+        suite.simulator,
+        (suite.task,),
+        episodes,
+        seed,
+        asking=Asking(sampler.num_steps),
+        measure=measure,
+        disturbance=sampler.disturbance,
+    )
     return {
-        "num_steps": num_steps,
+        **asked(sampler),
         "episodes": columns(found.episodes),
         "seconds": time.perf_counter() - begun,
         "cores": os.cpu_count(),
     }
+
+
+def asked(sampler: Sampler) -> dict[str, Any]:
+    """How a sampler asks, as its JSON says it."""
+    wrong = {key: value for key, value in dataclasses.asdict(sampler.disturbance).items() if value}
+    return {"num_steps": sampler.num_steps, "change": dict(sampler.change), "disturbance": wrong}
 
 
 def note_energy(policy: Policy, observation: Observation, keys: Keys, output: PolicyOutput) -> dict[str, Float[np.ndarray, " b"]]:

@@ -4,10 +4,11 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ebt_jax import simulators
+from ebt_jax.simulators.disturbance import UNDISTURBED, Disturbance
 
 FILE = pathlib.Path(__file__).with_name("settings.json")
 
@@ -26,6 +27,7 @@ class Suite:
       seeds: trainings at each budget.
       episodes: phase -> how many, of each sampler of each training.
       config: of the data, merged over the scale's.
+      conditions: name -> what goes wrong; each contestant's first sampler is asked under every one, too.
     """
 
     simulator: str
@@ -36,6 +38,7 @@ class Suite:
     seeds: int
     episodes: Mapping[str, int]
     config: Mapping[str, Any]
+    conditions: Mapping[str, Disturbance] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("phases", "budgets"):
@@ -66,10 +69,12 @@ class Sampler:
     Attributes:
       num_steps: of the sampler.
       change: key -> value, in the configuration that the method is made from; of what acts alone, as the size of a step.
+      disturbance: what goes wrong meanwhile.
     """
 
     num_steps: int
     change: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    disturbance: Disturbance = UNDISTURBED
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -97,6 +102,7 @@ class Sweep:
 
     @property
     def samplers(self) -> dict[str, Sampler]:
+        """Name -> sampler."""
         return {self.sampler_name(n, value): Sampler(n, {self.key: value}) for n in self.num_steps for value in self.values}
 
 
@@ -113,6 +119,16 @@ class Contestant:
     config: Mapping[str, Any]
     samplers: Mapping[str, Sampler]
     sweep: Sweep | None = None
+
+    @property
+    def first(self) -> str:
+        """The sampler that stands for the contestant where one must."""
+        return next(iter(self.samplers))
+
+    def disturbed(self, conditions: Mapping[str, Disturbance]) -> dict[str, Sampler]:
+        """The first sampler under each condition."""
+        asked = self.samplers[self.first]
+        return {f"{self.first}, {name}": dataclasses.replace(asked, disturbance=one) for name, one in conditions.items()}
 
     def __post_init__(self) -> None:
         if "name" not in self.config.get("method", {}):
@@ -170,7 +186,8 @@ class Settings:
 
     Attributes:
       margin: "as good as" means that the lower 95 % bound of the paired difference in score lies above minus this.
-      comparisons: (subject, reference): the verdicts that a phase gives, fixed before it runs.
+      comparisons: (subject, reference): the verdicts that a phase gives on each suite and budget, fixed before it runs.
+      primary: those few that are asked over all tasks at once, and stand for the whole.
       sha256: of the file's bytes.
     """
 
@@ -178,10 +195,11 @@ class Settings:
     scales: Mapping[str, Scale]
     contestants: Mapping[str, Contestant]
     comparisons: tuple[tuple[Answer, Answer], ...]
+    primary: tuple[tuple[Answer, Answer], ...]
     sha256: str
 
     def __post_init__(self) -> None:
-        for answer in (answer for pair in self.comparisons for answer in pair):
+        for answer in (answer for pair in (*self.comparisons, *self.primary) for answer in pair):
             known = [f"{name}/{sampler}" for name, contestant in self.contestants.items() for sampler in contestant.samplers]
             if str(answer) not in known:
                 raise ValueError(f"comparisons must be between {known}, got {str(answer)!r}.")
@@ -202,7 +220,8 @@ def read_settings(path: pathlib.Path = FILE) -> Settings:
             margin=tree["margin"],
             scales={name: _scale(scale) for name, scale in tree["scales"].items()},
             contestants={name: _contestant(contestant) for name, contestant in tree["contestants"].items()},
-            comparisons=tuple((Answer.parse(one), Answer.parse(other)) for one, other in tree["comparisons"]),
+            comparisons=_pairs(tree["comparisons"]),
+            primary=_pairs(tree["primary"]),
             sha256=hashlib.sha256(content).hexdigest(),
         )
     except (KeyError, TypeError) as error:
@@ -211,10 +230,18 @@ def read_settings(path: pathlib.Path = FILE) -> Settings:
         ) from error
 
 
+def _pairs(rows: Sequence[Sequence[str]]) -> tuple[tuple[Answer, Answer], ...]:
+    return tuple((Answer.parse(one), Answer.parse(other)) for one, other in rows)
+
+
 def _contestant(tree: Mapping[str, Any]) -> Contestant:
     samplers = {name: Sampler(**one) if isinstance(one, Mapping) else Sampler(one) for name, one in tree["samplers"].items()}
     return Contestant(tree["config"], samplers, Sweep(**tree["sweep"]) if "sweep" in tree else None)
 
 
 def _scale(tree: Mapping[str, Any]) -> Scale:
-    return Scale(**{**tree, "suites": {name: Suite(**suite) for name, suite in tree["suites"].items()}})
+    return Scale(**{**tree, "suites": {name: _suite(suite) for name, suite in tree["suites"].items()}})
+
+
+def _suite(tree: Mapping[str, Any]) -> Suite:
+    return Suite(**{**tree, "conditions": {name: Disturbance(**one) for name, one in tree.get("conditions", {}).items()}})

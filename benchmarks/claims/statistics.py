@@ -7,7 +7,9 @@ another training would give another policy, other initial states other episodes.
 
 and reads the interval off the quantiles of the means (Efron & Tibshirani 1993, the percentile interval; nested as in Davison & Hinkley
 1997, 3.8). With S trainings it is narrow by about sqrt((S - 1) / S) in what comes from training (`tests/claims/test_statistics.py`
-measures how often it holds), which is why every seed is shown beside every interval.
+measures how often it holds), which is why every seed is shown beside every interval, and why no verdict is taken from it. Verdicts
+are of Student's t interval on the S trainings' mean differences, which holds as often as it says however few they are, and is as wide as
+that takes.
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Num
+from scipy import stats
 
 from ebt_jax.evaluation.statistics import wilson_interval
 
@@ -34,6 +37,10 @@ class Interval(NamedTuple):
         return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
+FLOOR, CEILING = 0.1, 0.97
+"""Mean scores between which a difference says something: where nobody can do a task, all are as good as each other."""
+
+
 def mean_interval(values: Values, draws: int = DRAWS, seed: int = 0) -> Interval:
     """The mean of the trainings' means, with the hierarchical bootstrap's 95 % interval; a function of its arguments.
 
@@ -46,15 +53,40 @@ def mean_interval(values: Values, draws: int = DRAWS, seed: int = 0) -> Interval
     return Interval(float(np.mean([np.mean(one) for one in values])), float(low), float(high))
 
 
-def paired_difference(subject: Values, reference: Values, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """`mean_interval` of subject - reference, episode by episode: training s of one beside training s of the other, from the same states.
+def pooled_interval(groups: Sequence[Values], confidence: float = 0.95) -> Interval:
+    """The mean over groups (tasks) of the mean over trainings, with Student's t interval; chance is what trainings differ by.
+
+        se^2 = sum_g s_g^2 / S_g / G^2,   s_g the standard deviation of the S_g trainings' means
+
+    on the degrees of freedom of Welch and Satterthwaite: S - 1 for one group. Groups are the ones that are meant, not a sample of more.
+    Raises ValueError for a group of fewer than two trainings, which say nothing of another.
+    """
+    means = [np.array([np.mean(one) for one in values]) for values in groups]
+    if not means or any(len(one) < 2 for one in means):
+        raise ValueError(f"groups must be at least two trainings each, got {[len(one) for one in means]}.")
+    variances = np.array([one.var(ddof=1) / len(one) for one in means]) / len(means) ** 2
+    centre, variance = float(np.mean([one.mean() for one in means])), float(variances.sum())
+    freedom = variance**2 / np.sum(variances**2 / [len(one) - 1 for one in means]) if variance else 1.0
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance))
+    return Interval(centre, centre - half, centre + half)
+
+
+def differences(subject: Values, reference: Values) -> list[Float[np.ndarray, " e"]]:
+    """subject - reference, episode by episode: training s of one beside training s of the other, from the same states.
 
     Raises ValueError where they do not pair.
     """
     lengths = [len(one) for one in subject], [len(one) for one in reference]
     if lengths[0] != lengths[1]:
         raise ValueError(f"subject and reference must have the same trainings and episodes, got episodes {lengths[0]} and {lengths[1]}.")
-    return mean_interval([np.asarray(one) - np.asarray(other) for one, other in zip(subject, reference, strict=True)], draws, seed)
+    return [np.asarray(one, float) - np.asarray(other, float) for one, other in zip(subject, reference, strict=True)]
+
+
+def uninformative(subject: float, reference: float) -> str:
+    """Why two mean scores cannot tell contestants apart, "floor" or "ceiling"; "" where they can."""
+    if max(subject, reference) < FLOOR:
+        return "floor"
+    return "ceiling" if min(subject, reference) > CEILING else ""
 
 
 def verdict(difference: Interval, margin: float) -> str:

@@ -1,6 +1,7 @@
 """What finished cells say, as markdown: scores with intervals and every seed, verdicts on the settings' comparisons, what is missing."""
 
 import collections
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ from jaxtyping import Num
 from benchmarks.claims.cells import Cell, enumerate_cells, initial_states
 from benchmarks.claims.recipe import recipe
 from benchmarks.claims.settings import Answer, Settings
-from benchmarks.claims.statistics import mean_interval, paired_difference, single_network, verdict
+from benchmarks.claims.statistics import Values, differences, mean_interval, pooled_interval, single_network, uninformative, verdict
+from ebt_jax.simulators.disturbance import Disturbance
 
 COLUMNS = ("contestant", "steps", "score [95 %]", "each seed", "success", "final coverage", "jitter")
 PRICES = ("updates", "training s", "MFLOP a chunk", "ms a chunk, batch 1", "batch 32")
@@ -107,21 +109,68 @@ def sweep_table(settings: Settings, finished: Finished, suite: str, budget: int)
     return "\n\n".join(["Score (jitter) by steps and step size:", *sections]) if sections else ""
 
 
+def disturbed_table(settings: Settings, finished: Finished, scale: str, suite: str, budget: int) -> str:
+    """Score of each contestant's first sampler, as it is and under the suite's conditions; "" where none was run."""
+    conditions = settings.scale(scale).suites[suite].conditions
+    lines = [_row("contestant, steps", "undisturbed", *conditions), _row(*["---"] * (2 + len(conditions)))]
+    rows = []
+    for name, contestant in settings.contestants.items():
+        names = [contestant.first, *contestant.disturbed(conditions)]
+        mine = [(cell, tree) for cell, tree in trainings(finished, suite, budget, name) if _has_samplers(tree, names)]
+        if mine and conditions:
+            scores = (mean_interval([column(settings, cell, tree, sampler, "score") for cell, tree in mine]) for sampler in names)
+            rows.append(_row(f"{name}, {label(contestant.first, contestant.samplers[contestant.first].num_steps)}", *scores))
+    about = "; ".join(f"{name}: {_wrong(one)}" for name, one in conditions.items())
+    return "\n".join([f"Under disturbance ({about}):", "", *lines, *rows]) if rows else ""
+
+
+def _wrong(disturbance: Disturbance) -> str:
+    return ", ".join(f"{key} {value:g}" for key, value in dataclasses.asdict(disturbance).items() if value)
+
+
+def _has_samplers(tree: Mapping[str, Any], names: Iterable[str]) -> bool:
+    return "diverged" in tree or set(names) <= tree["samplers"].keys()
+
+
 def verdict_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:
     """The comparisons of the settings, where both have trained the same seeds; a verdict where these are all that were planned."""
-    planned = {cell.seed for cell in [*finished.cells, *finished.missing] if (cell.suite, cell.budget) == (suite, budget)}
-    lines = [_row("subject", "reference", "difference in score [95 %]", "each seed", "verdict"), _row(*["---"] * 5)]
+    lines = [_row("subject", "reference", "difference in score [95 %]", "bootstrap", "each seed", "verdict"), _row(*["---"] * 6)]
     for subject, reference in settings.comparisons:
-        one, other = ({c.seed: (c, t) for c, t in trainings(finished, suite, budget, answer.contestant)} for answer in (subject, reference))
-        seeds = sorted(set(one) & set(other))
-        if not seeds:
+        one, other = _paired(settings, finished, suite, budget, subject, reference)
+        if not one:
             continue
-        pairs = [(_scores(settings, *one[seed], subject), _scores(settings, *other[seed], reference)) for seed in seeds]
-        difference = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
-        each = ", ".join(f"{(a - b).mean():+.2f}" for a, b in pairs)
-        complete = set(seeds) == planned and len(planned) > 1
-        said = verdict(difference, settings.margin) if complete else f"none: {len(seeds)} of {len(planned)} seeds"
-        lines.append(_row(str(subject), str(reference), difference, each, said))
+        found, planned = differences(one, other), _planned(finished, suite, budget)
+        each = ", ".join(f"{values.mean():+.2f}" for values in found)
+        difference = pooled_interval([found]) if len(found) > 1 else f"{found[0].mean():.2f}"
+        if len(found) < planned or isinstance(difference, str):
+            said = f"none: {len(found)} of {planned} seeds"
+        elif why := uninformative(*(float(np.mean([values.mean() for values in part])) for part in (one, other))):
+            said = f"none: {why}"
+        else:
+            said = verdict(difference, settings.margin)
+        _, low, high = mean_interval(found)
+        lines.append(_row(str(subject), str(reference), difference, f"[{low:.2f}, {high:.2f}]", each, said))
+    return "\n".join(lines)
+
+
+def primary_table(settings: Settings, finished: Finished, scale: str) -> str:
+    """The settings' primary comparisons over all suites of the phase, each at its largest budget; a verdict where no cell is missing.
+
+    All of them hold at once with 95 %: each is told at 1 - 5 % / their number.
+    """
+    confidence = 1 - 0.05 / max(1, len(settings.primary))
+    phase_suites = {cell.suite for cell in [*finished.cells, *finished.missing]}
+    places = [(name, suite.budgets[-1]) for name, suite in settings.scale(scale).suites.items() if name in phase_suites]
+    title = f"difference in score [{100 * confidence:.1f} %]"
+    lines = [_row("subject", "reference", *(f"{suite}, {budget}" for suite, budget in places), title, "verdict")]
+    lines += [_row(*["---"] * (4 + len(places)))]
+    for subject, reference in settings.primary:
+        groups = [differences(*_paired(settings, finished, *place, subject, reference)) for place in places]
+        whole = all(len(group) == _planned(finished, *place) > 1 for group, place in zip(groups, places, strict=True))
+        difference = pooled_interval(groups, confidence) if whole else None
+        each = (f"{np.mean([values.mean() for values in group]):+.2f}" if group else "" for group in groups)
+        said = "none: cells are missing" if difference is None else verdict(difference, settings.margin)
+        lines.append(_row(str(subject), str(reference), *each, difference or "", said))
     return "\n".join(lines)
 
 
@@ -164,6 +213,19 @@ def label(sampler: str, steps: int) -> str:
     """ "10" or "10 (DDIM)"."""
     kind = sampler.rstrip("0123456789-").upper()
     return f"{steps} ({kind})" if kind else str(steps)
+
+
+def _planned(finished: Finished, suite: str, budget: int) -> int:
+    """How many trainings each contestant is to have."""
+    return len({cell.seed for cell in [*finished.cells, *finished.missing] if (cell.suite, cell.budget) == (suite, budget)})
+
+
+def _paired(settings: Settings, finished: Finished, suite: str, budget: int, *answers: Answer) -> tuple[Values, Values]:
+    """The scores of two answers, for the seeds that both have trained."""
+    found = [{c.seed: (c, t) for c, t in trainings(finished, suite, budget, answer.contestant)} for answer in answers]
+    seeds = sorted(set(found[0]) & set(found[1]))
+    one, other = ([_scores(settings, *cells[seed], answer) for seed in seeds] for cells, answer in zip(found, answers, strict=True))
+    return one, other
 
 
 def _scores(settings: Settings, cell: Cell, tree: Mapping[str, Any], answer: Answer) -> Num[np.ndarray, " e"]:

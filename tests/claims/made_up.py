@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.claims.cells import Cell, enumerate_cells, initial_states, result_path
 from benchmarks.claims.recipe import recipe
+from benchmarks.claims.rollouts import asked
 from benchmarks.claims.settings import FILE, Settings, read_settings
 from benchmarks.claims.store import write_json
 
@@ -29,6 +30,7 @@ def small(tree: dict) -> None:
     tree["scales"]["small"]["suites"] = {"pusht": suite}
     tree["contestants"] = {name: tree["contestants"][name] for name in ("ebt-mse", "flow")}
     tree["comparisons"] = [["ebt-mse/2", "flow/10"]]
+    tree["primary"] = [["ebt-mse/2", "flow/10"]]
 
 
 def made_up_cell(settings: Settings, cell: Cell, score: float, seed: int = 0) -> dict:
@@ -42,7 +44,7 @@ def made_up_cell(settings: Settings, cell: Cell, score: float, seed: int = 0) ->
         table |= {"length": [300] * what.episodes, "jitter": [0.01] * what.episodes, "final_coverage": (values / 2).tolist()}
         timed = {size: {"p50": 1.0, "p99": 2.0, "calls": 5, "an_action": 0.1} for size in ("1", "32")}
         samplers[name] = {
-            "num_steps": sampler.num_steps,
+            **asked(sampler),
             "episodes": table,
             "seconds": 1.0,
             "cores": 2,

@@ -23,12 +23,19 @@ def tiny(tree):
     scale["config"]["model"] |= {"width": 16, "decoder_layers": 1, "heads": 2, "unroll": 1}
     scale["config"]["batch_size"] = 8
     scale["config"]["mesh"] = {"data": -1, "fsdp": 1}  # pytest has eight devices
-    suite = {**scale["suites"]["assembly"], "task": "pick-place-v3", "budgets": [1], "seeds": 1, "episodes": {"development": 2}}
+    suite = {
+        **scale["suites"]["assembly"],
+        "task": "pick-place-v3",
+        "budgets": [1],
+        "seeds": 1,
+        "episodes": {"development": 2},
+        "conditions": {},
+    }
     scale["suites"] = {"pick-place": suite}
     tree["contestants"] = {name: tree["contestants"][name] for name in ("equilibrium", "regression")}
     tree["contestants"]["equilibrium"]["samplers"] = {"2": 2, "1": 1}
     tree["contestants"]["equilibrium"]["sweep"] = {"key": "method.travel", "values": [0.5, 1.25], "num_steps": [2]}
-    tree["comparisons"] = [["equilibrium/2", "regression/1"]]
+    tree["comparisons"] = tree["primary"] = [["equilibrium/2", "regression/1"]]
 
 
 @pytest.mark.slow
@@ -39,11 +46,11 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
     cell, other = enumerate_cells(settings, "development", "small")
     asked = []
 
-    def dying(policy, suite, num_steps, *rest):
-        asked.append(num_steps)
-        if num_steps == 1:
+    def dying(policy, suite, sampler, *rest):
+        asked.append(sampler.num_steps)
+        if sampler.num_steps == 1:
             raise RuntimeError("killed")
-        return evaluate(policy, suite, num_steps, *rest)
+        return evaluate(policy, suite, sampler, *rest)
 
     evaluate = module.evaluate
     with monkeypatch.context() as patch:
@@ -55,9 +62,9 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
     (training,) = (tmp_path / "runs").rglob("training.json")
     before = training.stat().st_mtime_ns
 
-    def counting(policy, suite, num_steps, *rest):
-        asked.append(num_steps)
-        return evaluate(policy, suite, num_steps, *rest)
+    def counting(policy, suite, sampler, *rest):
+        asked.append(sampler.num_steps)
+        return evaluate(policy, suite, sampler, *rest)
 
     monkeypatch.setattr(module, "evaluate", counting)
     path = measure(folders, settings, cell, "", cli.progress)

@@ -27,7 +27,7 @@ def test_a_complete_confirmation_gives_verdicts_and_shows_every_seed(tmp_path):
     assert "No cell is missing." in page
     assert MADE_UP in page
     assert "Development" not in page
-    cheap = section(page, "## pusht (206 human demonstrations), 2 core-minutes")
+    cheap = section(page, "## pusht (human demonstrations), 2 core-minutes")
     contestant, steps, score, each, *_ = row(cheap, "ebt-mse", "2")
     assert (contestant, steps) == ("ebt-mse", "2")
     mean, low, high = (float(number.strip("[],")) for number in score.split())
@@ -37,6 +37,9 @@ def test_a_complete_confirmation_gives_verdicts_and_shows_every_seed(tmp_path):
     *_, seeds, said = row(cheap, "ebt-mse/2", "flow/10")
     assert said in ("as good", "worse by less than the margin")
     assert len(seeds.split(", ")) == 3
+    _, _, pusht, _, said = row(page.split("## Primary")[1], "ebt-mse/2", "flow/10")
+    assert float(pusht) == pytest.approx(-0.01, abs=0.01)
+    assert said in ("as good", "worse by less than the margin")
     assert (tmp_path / "confirmation" / "small_compute.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "confirmation" / "small_steps.png").stat().st_size > 10_000
 
@@ -70,7 +73,31 @@ def test_a_training_that_diverged_scores_nothing(tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "samplers": {}, "diverged": "loss must stay finite"}))
     page = section(render(settings, "confirmation", "small", tmp_path).read_text(), ", 2 core-minutes")
     assert row(page, "ebt-mse", "2")[3].endswith("0.00 (diverged)")
-    assert row(page, "ebt-mse/2", "flow/10")[3].endswith("-0.90")
+    assert row(page, "ebt-mse/2", "flow/10")[4].endswith("-0.90")
+
+
+def test_where_nobody_can_do_it_nobody_is_as_good(tmp_path):
+    settings = write_settings(tmp_path, small)
+    write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.03, "flow": 0.03})
+    page = section(render(settings, "confirmation", "small", tmp_path).read_text(), ", 2 core-minutes")
+    assert row(page, "ebt-mse/2", "flow/10")[-1] == "none: floor"
+
+
+def test_what_goes_wrong_has_a_table_of_its_own(tmp_path):
+    settings = write_settings(tmp_path, small)
+    cells = write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.9, "flow": 0.5})
+    for cell in cells:
+        path = result_path(tmp_path, cell, recipe(settings, cell).trial)
+        tree = json.loads(path.read_text())
+        for name, found in tree["samplers"].items():
+            if name.endswith("pushed"):
+                found["episodes"]["score"] = [0.25 for _ in found["episodes"]["score"]]
+        path.write_text(json.dumps(tree))
+    page = section(render(settings, "confirmation", "small", tmp_path).read_text(), ", 2 core-minutes")
+    table = page.split("Under disturbance (pushed: at 100, push 80; noisy: noise 0.1):")[1]
+    name, plain, pushed, noisy = row(table, "ebt-mse, 2")
+    assert pushed == "0.25 [0.25, 0.25]"
+    assert plain[:3] == noisy[:3] == "0.9"
 
 
 def test_other_trials_are_counted_and_do_not_enter(tmp_path):

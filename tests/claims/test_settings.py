@@ -17,6 +17,7 @@ CONTESTANTS = {
     "flow",
     "regression",
     "contrastive",
+    "ebt-paper",
     "equilibrium-field",
     "generator",
 }
