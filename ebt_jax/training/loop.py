@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import pathlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -124,8 +125,9 @@ def train(
         with MetricsLog(workdir, first, silent=jax.process_index() > 0) as log:
             for step in progress(steps, settings.num_steps - first, "training"):
                 watchdog.update(step)
-                with watch.part("data"):
-                    batch = next(batches)
+                asked = time.perf_counter()
+                batch = next(batches)
+                watch.add("data" if out_of_work(pending) else "step", time.perf_counter() - asked)
                 with watch.part("step"):
                     state, metrics = train_step(state, to_devices(batch, mesh))
                     pending.append(metrics)
@@ -165,6 +167,12 @@ def train(
     return state
 
 
+def out_of_work(pending: list[Any]) -> bool:
+    """Whether the devices have done all that they were given: then whoever waits for a batch keeps them waiting."""
+    newest = jax.tree.leaves(pending[-1:])
+    return all(leaf.is_ready() for leaf in newest if hasattr(leaf, "is_ready"))  # fetched ones are numbers
+
+
 def due(step: int, interval: int) -> bool:
     """Whether something done every `interval` steps (0: never) is done after this one."""
     return interval > 0 and step % interval == 0
@@ -198,7 +206,7 @@ def flush(
         wall, parts = watch.take()
         values = {name: float(value) for name, value in fetched[-1].items()}
         values["loss_mean"] = float(np.mean([metrics["loss"] for metrics in fetched]))
-        updates_per_second = updates / (parts["step"] + parts["data"])
+        updates_per_second = updates / (parts["step"] + parts.get("data", 0.0))
         values |= {"updates_per_second": updates_per_second, "samples_per_second": batch_size * updates_per_second}
         if full_speed is not None:
             values["mfu"] = batch_size * updates_per_second / full_speed

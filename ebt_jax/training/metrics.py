@@ -168,12 +168,16 @@ class Stopwatch:
         try:
             yield
         finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Adds to `name` what was measured elsewhere."""
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     def rest(self, name: str) -> None:
         """Adds to `name` what no part has had since the last `take`."""
         wall = time.perf_counter() - self._start
-        self._seconds[name] = self._seconds.get(name, 0.0) + wall - sum(self._seconds.values())
+        self.add(name, wall - sum(self._seconds.values()))
 
     def take(self) -> tuple[float, dict[str, float]]:
         """Wall seconds since the last call and the part of each name; starts again."""

@@ -218,6 +218,36 @@ def test_rates_are_those_of_updates_alone(tmp_path, monkeypatch):
     assert line["goodput"] == 4 / 136
 
 
+def test_a_wait_for_data_is_one_that_the_devices_share():
+    @jax.jit
+    def long(x):
+        return {"loss": jax.lax.fori_loop(0, 30_000, lambda _, y: y @ y / 64.0, x)[0, 0]}
+
+    x = np.ones((64, 64), np.float32)
+    jax.block_until_ready(long(x))  # compiles
+    pending = [long(x)]
+    assert not loop.out_of_work(pending)
+    jax.block_until_ready(pending)
+    assert loop.out_of_work(pending)
+    assert loop.out_of_work(jax.device_get(pending))
+    assert loop.out_of_work([])
+
+
+def test_a_slow_loader_shows_in_the_share_of_data(tmp_path, tiny_config, monkeypatch):
+    fast = loop.train_batches
+
+    def slow(*arguments):
+        for batch in fast(*arguments):
+            time.sleep(0.15)
+            yield batch
+
+    monkeypatch.setattr(loop, "train_batches", slow)
+    train({**tiny_config, "num_steps": 6, "eval_interval": 0, "save_interval": 0, "log_interval": 3}, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    (line,) = [line for line in lines if line["step"] == 6 and "seconds" in line]
+    assert line["time/data"] * line["seconds"] > 3 * 0.14
+
+
 def test_being_asked_to_stop_before_the_first_update_ends_at_once(tmp_path, tiny_config, monkeypatch):
     monkeypatch.setattr(loop, "open_mixture", lambda settings: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted, match="nothing was begun that had to be saved"):
