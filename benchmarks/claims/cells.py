@@ -102,6 +102,11 @@ def result_path(folder: pathlib.Path, cell: Cell, trial: str) -> pathlib.Path:
     return folder / f"{cell}{f'-{trial}' if cell.phase == 'development' else ''}.json"
 
 
+def run_path(folder: pathlib.Path, cell: Cell, trial: str) -> pathlib.Path:
+    """The folder of an unfinished cell, which a finished one came from."""
+    return folder / f"{cell}-{trial}"
+
+
 def seconds_left(pending: Iterable[Cell], finished: Mapping[Cell, float], cores: int) -> float:
     """What the pending cells will take, in seconds, from what finished ones took.
 

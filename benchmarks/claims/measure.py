@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from benchmarks.claims.cells import Cell, parts, result_path
+from benchmarks.claims.cells import Cell, parts, result_path, run_path
 from benchmarks.claims.demonstrations import prepare
 from benchmarks.claims.latency import chunk_flops, latency
 from benchmarks.claims.recipe import Recipe, affordable, changed, recipe, scheduled, update_flops
@@ -40,6 +40,8 @@ Progress = Callable[..., Any]
 
 COMMIT = git_commit()
 """Of the code that this process has read, whatever becomes of the files while it runs."""
+
+_REMEDY = "Bring back the run folder that the file came from, or move the file away to train the cell anew."
 
 
 class Folders(NamedTuple):
@@ -89,13 +91,29 @@ def measure(
     Args:
       frozen: the commit of the settings of a confirmation; "" in development.
       sweep: ask the samplers of the contestant's sweep, too.
+
+    Raises ValueError where another training would take the place of a finished cell's: code, machine or data may have changed since.
     """
     begun = time.perf_counter()
     what = recipe(settings, cell, changes, sweep)
-    workdir = folders.runs / f"{cell}-{what.trial}"
+    workdir, path = run_path(folders.runs, cell, what.trial), result_path(folders.results, cell, what.trial)
+    earlier = json.loads(path.read_text()) if path.exists() else None
+    if earlier is not None and not (workdir / "training.json").exists():
+        raise ValueError(
+            f"{path} must be added to from its own training, parameters_sha256 {earlier.get('parameters_sha256', 'none: diverged')} of "
+            f"commit {earlier['training']['trained_at']}, got no finished training in {workdir}, and another would be of commit {COMMIT}. "
+            f"{_REMEDY}"
+        )
     suite, _ = parts(settings, cell)
     prepare(suite, folders.data, folders.archives)
     trained = train_cell(what, workdir, folders.data, progress)
+    policy = None if "diverged" in trained else load(workdir)
+    parameters = policy.identity.sha256 if policy else None
+    if earlier is not None and earlier.get("parameters_sha256") != parameters:
+        raise ValueError(
+            f"{path} must be added to from its own training, parameters_sha256 {earlier.get('parameters_sha256')}, got "
+            f"parameters_sha256 {parameters} in {workdir}. {_REMEDY}"
+        )
     tree: dict[str, Any] = {
         "cell": cell._asdict(),
         "trial": what.trial,
@@ -103,27 +121,25 @@ def measure(
         "frozen": frozen,
         "settings_sha256": settings.sha256,
         **trained,
-        "samplers": {},
+        "samplers": earlier["samplers"] if earlier else {},
     }
-    if "diverged" not in trained:
-        policy = load(workdir)
-        tree["samplers"] = _answered(result_path(folders.results, cell, what.trial), policy.identity.sha256)
-        for name, sampler in what.samplers.items():
-            path = workdir / "rollouts" / f"{name}.json"
-            if not path.exists() or not _asked(json.loads(path.read_text()), sampler):
+    if policy is not None:
+        missing = {name: sampler for name, sampler in what.samplers.items() if not _asked(tree["samplers"].get(name), sampler)}
+        for name, sampler in missing.items():
+            answered = workdir / "rollouts" / f"{name}.json"
+            if not answered.exists() or not _asked(json.loads(answered.read_text()), sampler):
                 mine = changed_policy(policy, what, sampler, str(folders.data))
-                write_json(path, evaluate(mine, suite, sampler, what.episodes, cell.evaluation_seed))
-            tree["samplers"][name] = found = json.loads(path.read_text())
+                write_json(answered, evaluate(mine, suite, sampler, what.episodes, cell.evaluation_seed))
+            tree["samplers"][name] = found = json.loads(answered.read_text())
             logging.info("%s, %s: mean score %.3f of %d episodes", cell, name, np.mean(found["episodes"]["score"]), what.episodes)
         steps = {name: sampler.num_steps for name, sampler in parts(settings, cell)[1].samplers.items()}
         timed, operations = latency(policy, steps), chunk_flops(policy, steps)
         for name in steps:
             tree["samplers"][name] |= {"latency_ms": timed[name], "chunk_flops": operations[name]}
-        tree |= {"parameters": parameter_count(policy.params), "parameters_sha256": policy.identity.sha256}
+        tree |= {"parameters": parameter_count(policy.params), "parameters_sha256": parameters}
     machine = {"xla_flags": os.environ.get("XLA_FLAGS", ""), "load": os.getloadavg()[2]}
     tree |= {"evaluated_at": COMMIT, "hardware": hardware() | machine, "versions": versions()}
     tree["seconds"] = _spent(workdir, time.perf_counter() - begun)
-    path = result_path(folders.results, cell, what.trial)
     write_json(path, tree)
     jax.clear_caches()
     return path
@@ -174,12 +190,6 @@ def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, prog
 def _asked(found: Mapping[str, Any] | None, sampler: Sampler) -> bool:
     """Whether these are a sampler's rollouts, and not those of another that had its name."""
     return found is not None and {"change": {}, "disturbance": {}, **found}.items() >= asked(sampler).items()
-
-
-def _answered(path: pathlib.Path, parameters: str) -> dict[str, Any]:
-    """The samplers of an earlier JSON of the same parameters: what was asked once, as by a sweep, is kept."""
-    tree = json.loads(path.read_text()) if path.exists() else {}
-    return tree["samplers"] if tree.get("parameters_sha256") == parameters else {}
 
 
 def changed_policy(policy: Policy, what: Recipe, sampler: Sampler, data_dir: str) -> Policy:

@@ -1,16 +1,19 @@
 """One really tiny cell from end to end, killed on the way: nothing that was done is done again."""
 
 import json
+import shutil
+import types
 
 import numpy as np
 import pytest
-from made_up import write_settings
+from made_up import small, write_settings
 
 from benchmarks.claims import measure as module
 from benchmarks.claims.cells import enumerate_cells, initial_states
 from benchmarks.claims.measure import Folders, finished, measure
 from benchmarks.claims.render import render
-from benchmarks.claims.rollouts import columns
+from benchmarks.claims.rollouts import asked, columns
+from benchmarks.claims.store import write_json
 from ebt_jax import cli
 from ebt_jax.data.settings import bundled_sample_dir
 from ebt_jax.evaluation.rollouts import EpisodeResult, mean_second_difference
@@ -115,6 +118,77 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
     assert "No cell is missing." in page
     assert "| equilibrium/2 | regression/1 |" in page
     assert "| equilibrium, 1 seeds: steps | method.travel 0.5 | method.travel 1.25 |" in page
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """`measure` of one cell, its heavy parts replaced: (settings, cell, folders, what was done, the parameters a training ends in)."""
+    settings = write_settings(tmp_path, small)
+    cell = enumerate_cells(settings, "development", "small")[0]
+    folders = Folders(tmp_path / "results", tmp_path / "runs", tmp_path / "data", None)
+    done, parameters = [], ["first"]
+
+    def train_cell(what, workdir, data_dir, progress):
+        path = workdir / "training.json"
+        if not path.exists():
+            done.append("train")
+            training = {"seconds": 1.0, "update_seconds": 1.0, "trained_at": module.COMMIT}
+            write_json(path, {"training": training, "updates": 1, "parameters_sha256": parameters[0]})
+        return json.loads(path.read_text())
+
+    def load(workdir):
+        identity = types.SimpleNamespace(sha256=json.loads((workdir / "training.json").read_text())["parameters_sha256"])
+        return types.SimpleNamespace(params={}, identity=identity)
+
+    def evaluate(policy, suite, sampler, episodes, seed):
+        done.append(sampler.num_steps)
+        return {**asked(sampler), "episodes": {"score": [0.5] * episodes}, "seconds": 1.0, "cores": 1}
+
+    monkeypatch.setattr(module, "prepare", lambda *_: None)
+    monkeypatch.setattr(module, "train_cell", train_cell)
+    monkeypatch.setattr(module, "load", load)
+    monkeypatch.setattr(module, "changed_policy", lambda policy, *_: policy)
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    monkeypatch.setattr(module, "latency", lambda policy, steps: {name: {} for name in steps})
+    monkeypatch.setattr(module, "chunk_flops", lambda policy, steps: dict.fromkeys(steps, 1))
+    return types.SimpleNamespace(settings=settings, cell=cell, folders=folders, done=done, parameters=parameters)
+
+
+def test_a_finished_cell_whose_run_is_gone_is_not_trained_again(quick):
+    path = measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
+    before = path.read_text()
+    shutil.rmtree(quick.folders.runs)
+    quick.done.clear()
+    with pytest.raises(ValueError, match=f"{path} must be added to from its own training, parameters_sha256 first of commit .*Bring back"):
+        measure(quick.folders, quick.settings, quick.cell, "", cli.progress, sweep=True)
+    assert quick.done == []
+    assert path.read_text() == before
+
+
+def test_other_parameters_do_not_take_a_finished_cells_place(quick):
+    path = measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
+    before = path.read_text()
+    shutil.rmtree(quick.folders.runs)
+    (quick.folders.results).rename(away := quick.folders.results.with_name("away"))
+    quick.parameters[0] = "second"
+    measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
+    shutil.rmtree(quick.folders.results)
+    away.rename(quick.folders.results)
+    with pytest.raises(ValueError, match="parameters_sha256 first, got parameters_sha256 second"):
+        measure(quick.folders, quick.settings, quick.cell, "", cli.progress, sweep=True)
+    assert path.read_text() == before
+
+
+def test_a_sweep_is_added_to_what_was_measured(quick):
+    path = measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
+    before = json.loads(path.read_text())["samplers"]
+    (rollouts,) = quick.folders.runs.rglob("rollouts")
+    shutil.rmtree(rollouts)
+    quick.done.clear()
+    measure(quick.folders, quick.settings, quick.cell, "", cli.progress, sweep=True)
+    swept = json.loads(path.read_text())["samplers"]
+    assert len(quick.done) == len(swept) - len(before) > 0
+    assert before.items() <= swept.items()
 
 
 def test_columns_are_one_number_an_episode():
