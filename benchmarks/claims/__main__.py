@@ -2,7 +2,8 @@
 
 Runs every cell that is not finished, or those named: cheap budgets first, all contestants at one seed before the next. A finished cell
 is a JSON under --results; an unfinished one goes on where it was, under --runs. Start the same command again after an interruption
-(exit code 75). --list shows all cells and which are done, --dry_run what would run and for how long.
+(exit code 75), or beside itself: each process takes cells that no other one runs. --list shows all cells and which are done, --dry_run
+what would run and for how long.
 
 Confirmation (--phase=confirmation) runs only from committed settings and committed code, and each cell once. The tables: python -m
 benchmarks.claims.render. What is compared, and why so: benchmarks/claims/README.md.
@@ -11,10 +12,9 @@ benchmarks.claims.render. What is compared, and why so: benchmarks/claims/README
 import json
 import os
 import pathlib
-import time
 
 import jax
-from absl import flags, logging
+from absl import flags
 
 from benchmarks.claims.cells import Cell, Wanted, enumerate_cells, seconds_left
 from benchmarks.claims.frozen import frozen_commit
@@ -71,11 +71,14 @@ def main() -> None:
     for number, cell in enumerate(pending):
         left = seconds_left(pending[number:], taken, os.cpu_count() or 1)
         print(f"[{len(done) + number + 1} of {len(cells)}, about {_words(left)} left] {cell}", flush=True)
-        begun = time.perf_counter()
         path = measure(folders, settings, cell, frozen, cli.progress, changes, _SWEEP.value)
-        taken[cell] = time.perf_counter() - begun
-        print(f"{outcome(json.loads(path.read_text()))} in {_words(taken[cell])}: {path}", flush=True)
-    logging.info("all %d cells are finished", len(cells))
+        if path is None:
+            print("left to another process, which runs it", flush=True)
+            continue
+        tree = json.loads(path.read_text())
+        taken[cell] = tree["seconds"]
+        print(f"{outcome(tree)} in {_words(taken[cell])}: {path}", flush=True)
+    print(f"{len(taken)} of {len(cells)} cells are finished")
 
 
 def show(cells: list[Cell], done: dict[Cell, dict]) -> None:

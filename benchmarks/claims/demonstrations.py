@@ -7,6 +7,7 @@ import sys
 from absl import logging
 
 from benchmarks.claims.settings import Suite
+from benchmarks.claims.store import locked
 from ebt_jax.data.write import VERSION
 
 EPISODES, SEED, NOISE = 100, 0, 0.1
@@ -20,17 +21,24 @@ def dataset(suite: Suite) -> str:
 
 
 def prepare(suite: Suite, data_dir: pathlib.Path, archives: pathlib.Path | None) -> None:
-    """Makes the suite's dataset in `data_dir` unless it is there.
+    """Makes the suite's dataset in `data_dir` unless it is there, or waits for the process that makes it.
 
     Args:
       archives: the folder that holds `ARCHIVE`.
 
-    In a process of its own: writing loads TensorFlow, which training does not want beside it. Raises FileNotFoundError where people's
-    demonstrations are needed and are not there, RuntimeError where making them fails.
+    Raises FileNotFoundError where people's demonstrations are needed and are not there, RuntimeError where making them fails.
     """
-    name = dataset(suite)
-    if (data_dir / name / VERSION).exists():
+    made = data_dir / dataset(suite) / VERSION
+    if made.exists():
         return
+    with locked(data_dir / f".{dataset(suite)}.lock", wait=True):
+        if not made.exists():
+            _make(suite, data_dir, archives)
+
+
+def _make(suite: Suite, data_dir: pathlib.Path, archives: pathlib.Path | None) -> None:
+    """In a process of its own: writing loads TensorFlow, which training does not want beside it."""
+    name = dataset(suite)
     if suite.simulator == "pusht":
         archive = archives / ARCHIVE if archives else None
         if archive is None or not archive.exists():

@@ -24,7 +24,7 @@ from benchmarks.claims.latency import chunk_flops, latency
 from benchmarks.claims.recipe import Recipe, affordable, changed, recipe, scheduled, update_flops
 from benchmarks.claims.rollouts import asked, evaluate
 from benchmarks.claims.settings import Sampler, Settings
-from benchmarks.claims.store import write_json
+from benchmarks.claims.store import locked, write_json
 from ebt_jax.checkpoint import finished_steps
 from ebt_jax.data.mixture import open_mixture
 from ebt_jax.evaluation.results import git_commit, hardware, versions
@@ -83,8 +83,8 @@ def measure(
     progress: Progress,
     changes: Mapping[str, Any] | None = None,
     sweep: bool = False,
-) -> pathlib.Path:
-    """Runs what of the cell is not done yet, and writes its JSON; where.
+) -> pathlib.Path | None:
+    """Runs what of the cell is not done yet, and writes its JSON; where. None while another process runs it.
 
     A training whose loss is no longer finite is a result, too: a cell without samplers that says so under "diverged".
 
@@ -94,13 +94,33 @@ def measure(
 
     Raises ValueError where another training would take the place of a finished cell's: code, machine or data may have changed since.
     """
-    begun = time.perf_counter()
     what = recipe(settings, cell, changes, sweep)
+    workdir, path = run_path(folders.runs, cell, what.trial), result_path(folders.results, cell, what.trial)
+    with locked(workdir / "lock") as ours:
+        if not ours:
+            return None
+        if finished(folders, settings, cell, changes, sweep) is None:
+            write_json(path, _measured(folders, settings, cell, what, frozen, progress, changes))
+            jax.clear_caches()
+    return path
+
+
+def _measured(
+    folders: Folders,
+    settings: Settings,
+    cell: Cell,
+    what: Recipe,
+    frozen: str,
+    progress: Progress,
+    changes: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The cell's JSON, once what is missing of it has been run."""
+    begun = time.perf_counter()
     workdir, path = run_path(folders.runs, cell, what.trial), result_path(folders.results, cell, what.trial)
     earlier = json.loads(path.read_text()) if path.exists() else None
     if earlier is not None and not (workdir / "training.json").exists():
         raise ValueError(
-            f"{path} must be added to from its own training, parameters_sha256 {earlier.get('parameters_sha256', 'none: diverged')} of "
+            f"{path} must be added to from its own training, parameters_sha256 {earlier.get('parameters_sha256')} of "
             f"commit {earlier['training']['trained_at']}, got no finished training in {workdir}, and another would be of commit {COMMIT}. "
             f"{_REMEDY}"
         )
@@ -139,10 +159,7 @@ def measure(
         tree |= {"parameters": parameter_count(policy.params), "parameters_sha256": parameters}
     machine = {"xla_flags": os.environ.get("XLA_FLAGS", ""), "load": os.getloadavg()[2]}
     tree |= {"evaluated_at": COMMIT, "hardware": hardware() | machine, "versions": versions()}
-    tree["seconds"] = _spent(workdir, time.perf_counter() - begun)
-    write_json(path, tree)
-    jax.clear_caches()
-    return path
+    return {**tree, "seconds": _spent(workdir, time.perf_counter() - begun)}
 
 
 def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, progress: Progress) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""Finished cells on disk: one JSON each, whole or not at all."""
+"""Finished cells on disk: one JSON each, whole or not at all. Locks, by which processes share the work."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.claims.cells import Cell
@@ -18,6 +20,28 @@ def write_json(path: pathlib.Path, tree: Mapping[str, Any]) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text)
     os.replace(part, path)
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path, wait: bool = False) -> Iterator[bool]:
+    """Holds the lock of this file, made where it is missing, while the block runs; whether it could be had.
+
+    Args:
+      wait: for a process that has it.
+
+    A process lets go of its locks when it ends, however it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def read_results(folder: pathlib.Path, phase: str) -> list[tuple[Cell, dict[str, Any]]]:

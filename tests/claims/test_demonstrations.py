@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -47,6 +48,24 @@ def test_what_is_there_is_not_made_again(commands, tmp_path):
         prepare(suite, tmp_path, None)
     assert commands == []
     assert len({dataset(suite) for suite in SUITES.values()}) == len(SUITES)
+
+
+def test_two_processes_make_it_once(monkeypatch, tmp_path):
+    made = []
+    other = threading.Thread(target=prepare, args=(SUITES["hammer"], tmp_path, None))
+
+    def make(command, **_):
+        made.append(command)
+        if len(made) == 1:
+            other.start()
+            other.join(0.2)
+            (tmp_path / dataset(SUITES["hammer"]) / VERSION).mkdir(parents=True)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(demonstrations.subprocess, "run", make)
+    prepare(SUITES["hammer"], tmp_path, None)
+    other.join()
+    assert len(made) == 1
 
 
 def test_people_must_have_shown_it(tmp_path):

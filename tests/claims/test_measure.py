@@ -9,11 +9,12 @@ import pytest
 from made_up import small, write_settings
 
 from benchmarks.claims import measure as module
-from benchmarks.claims.cells import enumerate_cells, initial_states
+from benchmarks.claims.cells import enumerate_cells, initial_states, run_path
 from benchmarks.claims.measure import Folders, finished, measure
+from benchmarks.claims.recipe import recipe
 from benchmarks.claims.render import render
 from benchmarks.claims.rollouts import asked, columns
-from benchmarks.claims.store import write_json
+from benchmarks.claims.store import locked, write_json
 from ebt_jax import cli
 from ebt_jax.data.settings import bundled_sample_dir
 from ebt_jax.evaluation.rollouts import EpisodeResult, mean_second_difference
@@ -169,7 +170,7 @@ def test_other_parameters_do_not_take_a_finished_cells_place(quick):
     path = measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
     before = path.read_text()
     shutil.rmtree(quick.folders.runs)
-    (quick.folders.results).rename(away := quick.folders.results.with_name("away"))
+    quick.folders.results.rename(away := quick.folders.results.with_name("away"))
     quick.parameters[0] = "second"
     measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
     shutil.rmtree(quick.folders.results)
@@ -189,6 +190,21 @@ def test_a_sweep_is_added_to_what_was_measured(quick):
     swept = json.loads(path.read_text())["samplers"]
     assert len(quick.done) == len(swept) - len(before) > 0
     assert before.items() <= swept.items()
+
+
+def test_a_cell_is_run_by_one_process(quick):
+    what = recipe(quick.settings, quick.cell)
+    with locked(run_path(quick.folders.runs, quick.cell, what.trial) / "lock"):
+        assert measure(quick.folders, quick.settings, quick.cell, "", cli.progress) is None
+    assert quick.done == []
+    assert measure(quick.folders, quick.settings, quick.cell, "", cli.progress) is not None
+
+
+def test_what_another_process_finished_meanwhile_stays(quick):
+    path = measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
+    before = path.stat().st_mtime_ns
+    assert measure(quick.folders, quick.settings, quick.cell, "", cli.progress) == path
+    assert path.stat().st_mtime_ns == before
 
 
 def test_columns_are_one_number_an_episode():
