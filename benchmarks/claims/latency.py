@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from ebt_jax.flops import count_flops
-from ebt_jax.policy import Policy, empty_batch
+from ebt_jax.policy import NotFiniteError, Policy, empty_batch
+from ebt_jax.types import Keys, Observation
 
 BATCHES = (1, 32)
 SECONDS, TURNS = 2.0, 5
@@ -27,11 +28,11 @@ def latency(policy: Policy, samplers: Mapping[str, int], seconds: float = SECOND
         keys = policy.sample_keys(0, np.arange(batch_size), np.zeros(batch_size, np.int64))
         times: dict[str, list[float]] = {name: [] for name in samplers}
         for steps in samplers.values():
-            policy.sample_actions(observation, keys, steps)
+            _milliseconds(policy, observation, keys, steps)
         begun = time.perf_counter()
         while len(times[next(iter(samplers))]) < TURNS or time.perf_counter() - begun < seconds:
             for name, steps in samplers.items():
-                times[name].append(1e3 * policy.sample_actions(observation, keys, steps).seconds["total"])
+                times[name].append(_milliseconds(policy, observation, keys, steps))
         for name, taken in times.items():
             median = float(np.median(taken))
             actions = batch_size * policy.execution_horizon
@@ -42,6 +43,15 @@ def latency(policy: Policy, samplers: Mapping[str, int], seconds: float = SECOND
                 "an_action": median / actions,
             }
     return found
+
+
+def _milliseconds(policy: Policy, observation: Observation, keys: Keys, steps: int) -> float:
+    """Of one call; an answer that is not finite takes as long as any."""
+    try:
+        output = policy.sample_actions(observation, keys, steps)
+    except NotFiniteError as error:
+        output = error.output
+    return 1e3 * output.seconds["total"]
 
 
 def chunk_flops(policy: Policy, samplers: Mapping[str, int]) -> dict[str, int]:

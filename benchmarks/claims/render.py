@@ -38,7 +38,8 @@ and then episodes; with one training they speak of initial states alone, and of 
 Differences are paired, and verdicts are of Student's t interval over the trainings' mean differences; there is none where both score
 below {floor} or above {ceiling}. "As good" is non-inferiority: the lower bound lies above -{margin}. Jitter: mean second difference of the
 executed actions, normalised. Training is bought by counted operations, equal for all contestants of a budget; "training s" is the wall
-time that the updates took here, without compilation. A training that diverged scores 0."""
+time that the updates took here, without compilation. A training that diverged scores 0, and so does a sampler with an answer that is not
+finite."""
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ from jaxtyping import Float
 
 from benchmarks.claims.settings import Sampler, Suite
 from ebt_jax.evaluation.rollouts import Asking, EpisodeResult, rollout
-from ebt_jax.policy import Policy, PolicyOutput
+from ebt_jax.policy import NotFiniteError, Policy, PolicyOutput
+from ebt_jax.simulators.simulator import evaluation_state
 from ebt_jax.types import Keys, Observation
 
 DIGITS = 6
@@ -26,25 +27,29 @@ def evaluate(policy: Policy, suite: Suite, sampler: Sampler, episodes: int, seed
     initial one), score (PushT: best coverage / 0.95, at most 1; else success), success, length, jitter of the executed actions
     (normalised), the simulator's own measures, and, where there is an energy, `energy`, `energy_drop` and `gradient_norm` of the answers:
     first, mean and largest over an episode's decisions.
+
+    A sampler with an answer that is not finite scores 0 in every episode, with nothing but states, scores and success among the columns,
+    and "not_finite" says what it was.
     """
     begun = time.perf_counter()
     measure = note_energy if policy.method.energy is not None else None
-    found = rollout(
-        policy,
-        suite.simulator,
-        (suite.task,),
-        episodes,
-        seed,
-        asking=Asking(sampler.num_steps),
-        measure=measure,
-        disturbance=sampler.disturbance,
-    )
-    return {
-        **asked(sampler),
-        "episodes": columns(found.episodes),
-        "seconds": time.perf_counter() - begun,
-        "cores": os.cpu_count(),
-    }
+    told = asked(sampler)
+    try:
+        found = rollout(
+            policy,
+            suite.simulator,
+            (suite.task,),
+            episodes,
+            seed,
+            asking=Asking(sampler.num_steps),
+            measure=measure,
+            disturbance=sampler.disturbance,
+        )
+        told["episodes"] = columns(found.episodes)
+    except NotFiniteError as error:
+        states = [evaluation_state(seed, episode) for episode in range(episodes)]
+        told |= {"not_finite": str(error), "episodes": {"state": states, "score": [0] * episodes, "success": [0] * episodes}}
+    return {**told, "seconds": time.perf_counter() - begun, "cores": os.cpu_count()}
 
 
 def asked(sampler: Sampler) -> dict[str, Any]:

@@ -79,9 +79,7 @@ def score_table(settings: Settings, finished: Finished, suite: str, budget: int)
             values = [column(settings, cell, tree, sampler, "score") for cell, tree in mine]
             success = [column(settings, cell, tree, sampler, "success") for cell, tree in mine]
             rate = single_network(success[0].tolist()) if len(mine) == 1 else mean_interval(success)
-            each = ", ".join(
-                f"{value.mean():.2f}{' (diverged)' if 'diverged' in tree else ''}" for value, (_, tree) in zip(values, mine, strict=True)
-            )
+            each = ", ".join(f"{value.mean():.2f}{_broken(tree, sampler)}" for value, (_, tree) in zip(values, mine, strict=True))
             trees = [tree for _, tree in mine]
             cells = (name, label(sampler, asked.num_steps), mean_interval(values), each, rate, _mean(trees, sampler, "final_coverage"))
             lines.append(_row(*cells, _mean(trees, sampler, "jitter", 3), *_prices(trees, sampler)))
@@ -234,6 +232,13 @@ def _scores(settings: Settings, cell: Cell, tree: Mapping[str, Any], answer: Ans
     if states != initial_states(settings, cell):
         raise ValueError(f"{cell} must start from the initial states of its seed, got others. Run it again.")
     return column(settings, cell, tree, answer.sampler, "score")
+
+
+def _broken(tree: Mapping[str, Any], sampler: str) -> str:
+    """Why a 0 is one."""
+    if "diverged" in tree:
+        return " (diverged)"
+    return " (not finite)" if "not_finite" in tree["samplers"][sampler] else ""
 
 
 def _mean(trees: Sequence[Mapping[str, Any]], sampler: str, name: str, digits: int = 2) -> str:

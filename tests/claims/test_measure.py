@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 from made_up import small, write_settings
 
+from benchmarks.claims import latency, rollouts
 from benchmarks.claims import measure as module
-from benchmarks.claims.cells import enumerate_cells, initial_states, run_path
+from benchmarks.claims.cells import enumerate_cells, initial_states, parts, run_path
 from benchmarks.claims.measure import Folders, finished, measure
 from benchmarks.claims.recipe import recipe
 from benchmarks.claims.render import render
 from benchmarks.claims.rollouts import asked, columns
+from benchmarks.claims.settings import Sampler
 from benchmarks.claims.store import locked, write_json
 from ebt_jax import cli
 from ebt_jax.data.settings import bundled_sample_dir
 from ebt_jax.evaluation.rollouts import EpisodeResult, mean_second_difference
+from ebt_jax.policy import NotFiniteError, PolicyOutput
 
 
 def tiny(tree):
@@ -205,6 +208,27 @@ def test_what_another_process_finished_meanwhile_stays(quick):
     before = path.stat().st_mtime_ns
     assert measure(quick.folders, quick.settings, quick.cell, "", cli.progress) == path
     assert path.stat().st_mtime_ns == before
+
+
+def not_finite(*_, **__):
+    raise NotFiniteError(
+        PolicyOutput(np.full((1, 1, 1), np.nan), *[np.zeros(1)] * 4, *[np.zeros((1, 1))] * 2, np.ones(1, int), {"total": 0.5})
+    )
+
+
+def test_a_sampler_that_is_not_finite_scores_nothing_and_says_so(quick, monkeypatch):
+    suite = parts(quick.settings, quick.cell)[0]
+    monkeypatch.setattr(rollouts, "rollout", not_finite)
+    policy = types.SimpleNamespace(method=types.SimpleNamespace(energy=None))
+    found = rollouts.evaluate(policy, suite, Sampler(2), 20, quick.cell.evaluation_seed)
+    assert found["not_finite"].startswith("actions must be finite")
+    assert found["episodes"] == {"state": initial_states(quick.settings, quick.cell), "score": [0] * 20, "success": [0] * 20}
+
+
+def test_what_is_not_finite_takes_its_time(monkeypatch):
+    monkeypatch.setattr(latency, "empty_batch", lambda *_: types.SimpleNamespace(observation=None))
+    policy = types.SimpleNamespace(sample_actions=not_finite, sample_keys=lambda *_: None, specs=None, execution_horizon=8)
+    assert latency.latency(policy, {"2": 2}, seconds=0)["2"]["1"]["p50"] == 500
 
 
 def test_columns_are_one_number_an_episode():

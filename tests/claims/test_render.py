@@ -100,6 +100,21 @@ def test_what_goes_wrong_has_a_table_of_its_own(tmp_path):
     assert plain[:3] == noisy[:3] == "0.9"
 
 
+def test_a_sampler_that_was_not_finite_scores_nothing(tmp_path):
+    settings = write_settings(tmp_path, small)
+    write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.9, "flow": 0.9})
+    cell = Cell("confirmation", "small", "pusht", "ebt-mse", 2, 2)
+    path = result_path(tmp_path, cell, recipe(settings, cell).trial)
+    tree = json.loads(path.read_text())
+    two, episodes = tree["samplers"]["2"], recipe(settings, cell).episodes
+    two["episodes"] = {"state": two["episodes"]["state"], "score": [0] * episodes, "success": [0] * episodes}
+    path.write_text(json.dumps({**tree, "samplers": {**tree["samplers"], "2": {**two, "not_finite": "actions must be finite"}}}))
+    page = section(render(settings, "confirmation", "small", tmp_path).read_text(), ", 2 core-minutes")
+    assert row(page, "ebt-mse", "2")[3].endswith("0.00 (not finite)")
+    assert "finite" not in row(page, "ebt-mse", "1")[3]
+    assert row(page, "ebt-mse/2", "flow/10")[4].endswith("-0.90")
+
+
 def test_other_trials_are_counted_and_do_not_enter(tmp_path):
     settings = write_settings(tmp_path, small)
     write_cells(settings, tmp_path, "development", {"flow": 0.5})
