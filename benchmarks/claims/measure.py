@@ -19,6 +19,7 @@ import numpy as np
 from absl import logging
 
 from benchmarks.claims.cells import Cell, parts, result_path, run_path
+from benchmarks.claims.conditions import COMMIT, here
 from benchmarks.claims.demonstrations import prepare
 from benchmarks.claims.latency import chunk_flops, latency
 from benchmarks.claims.recipe import Recipe, affordable, changed, recipe, scheduled, update_flops
@@ -27,7 +28,7 @@ from benchmarks.claims.settings import Sampler, Settings
 from benchmarks.claims.store import locked, write_json
 from ebt_jax.checkpoint import finished_steps
 from ebt_jax.data.mixture import open_mixture
-from ebt_jax.evaluation.results import git_commit, hardware, versions
+from ebt_jax.evaluation.results import hardware, versions
 from ebt_jax.loading import load
 from ebt_jax.policy import Policy
 from ebt_jax.training import settings as training
@@ -37,9 +38,6 @@ from ebt_jax.training.optimizer import parameter_count
 from ebt_jax.training.trained import acting
 
 Progress = Callable[..., Any]
-
-COMMIT = git_commit()
-"""Of the code that this process has read, whatever becomes of the files while it runs."""
 
 _REMEDY = "Bring back the run folder that the file came from, or move the file away to train the cell anew."
 
@@ -149,7 +147,8 @@ def _measured(
             answered = workdir / "rollouts" / f"{name}.json"
             if not answered.exists() or not _asked(json.loads(answered.read_text()), sampler):
                 mine = changed_policy(policy, what, sampler, str(folders.data))
-                write_json(answered, evaluate(mine, suite, sampler, what.episodes, cell.evaluation_seed))
+                answers = evaluate(mine, suite, sampler, what.episodes, cell.evaluation_seed)
+                write_json(answered, {**answers, "evaluated_at": COMMIT, **here()})
             tree["samplers"][name] = found = json.loads(answered.read_text())
             logging.info("%s, %s: mean score %.3f of %d episodes", cell, name, np.mean(found["episodes"]["score"]), what.episodes)
         steps = {name: sampler.num_steps for name, sampler in parts(settings, cell)[1].samplers.items()}
@@ -157,8 +156,8 @@ def _measured(
         for name in steps:
             tree["samplers"][name] |= {"latency_ms": timed[name], "chunk_flops": operations[name]}
         tree |= {"parameters": parameter_count(policy.params), "parameters_sha256": parameters}
-    machine = {"xla_flags": os.environ.get("XLA_FLAGS", ""), "load": os.getloadavg()[2]}
-    tree |= {"evaluated_at": COMMIT, "hardware": hardware() | machine, "versions": versions()}
+    timed_on = {"xla_flags": os.environ.get("XLA_FLAGS", ""), "load": os.getloadavg()[2]}
+    tree |= {"hardware": hardware() | timed_on, "versions": versions()}
     return {**tree, "seconds": _spent(workdir, time.perf_counter() - begun)}
 
 
@@ -198,6 +197,7 @@ def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, prog
         "cpu_seconds": None if resumed else _cpu_seconds() - cpu,
         "last_loss": logged[-1]["loss_mean"] if logged else None,
         "trained_at": COMMIT,
+        **here(),
         "resumed_from": before if resumed else [],
     }
     write_json(path, found)

@@ -11,6 +11,7 @@ from made_up import small, write_settings
 from benchmarks.claims import latency, rollouts
 from benchmarks.claims import measure as module
 from benchmarks.claims.cells import enumerate_cells, initial_states, parts, run_path
+from benchmarks.claims.conditions import COMMIT
 from benchmarks.claims.measure import Folders, finished, measure
 from benchmarks.claims.recipe import recipe
 from benchmarks.claims.render import render
@@ -93,7 +94,11 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
         assert found["latency_ms"]["1"]["an_action"] == found["latency_ms"]["1"]["p50"] / 8
     two, one = (tree["samplers"][name]["chunk_flops"] for name in "21")
     assert two > one > 0
-    assert {"hardware", "versions", "evaluated_at", "parameters", "parameters_sha256", "settings_sha256", "datasets_sha256"} <= set(tree)
+    assert {"hardware", "versions", "parameters", "parameters_sha256", "settings_sha256", "datasets_sha256"} <= set(tree)
+    for part, commit in ((tree["training"], "trained_at"), *((one, "evaluated_at") for one in tree["samplers"].values())):
+        assert part[commit] == COMMIT
+        assert part["machine"] == {name: tree["hardware"][name] for name in ("cpu", "xla_flags")}
+        assert part["versions"] == tree["versions"]
     assert tree["training"]["cpu_seconds"] > 0
     assert tree["training"]["resumed_from"] == []
     assert finished(folders, settings, cell, sweep=True) is None
@@ -193,6 +198,17 @@ def test_a_sweep_is_added_to_what_was_measured(quick):
     swept = json.loads(path.read_text())["samplers"]
     assert len(quick.done) == len(swept) - len(before) > 0
     assert before.items() <= swept.items()
+
+
+def test_every_sampler_says_which_code_asked_it_and_where(quick, monkeypatch):
+    measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
+    monkeypatch.setattr(module, "COMMIT", "a later one")
+    monkeypatch.setenv("XLA_FLAGS", "--other")
+    samplers = json.loads(measure(quick.folders, quick.settings, quick.cell, "", cli.progress, sweep=True).read_text())["samplers"]
+    assert {name: one["evaluated_at"] for name, one in samplers.items() if "," not in name} == dict.fromkeys(("1", "2", "4"), COMMIT)
+    swept = samplers["2, mcmc.step_size=0.5"]
+    assert (swept["evaluated_at"], swept["machine"]["xla_flags"]) == ("a later one", "--other")
+    assert samplers["2"]["machine"]["xla_flags"] != "--other"
 
 
 def test_a_cell_is_run_by_one_process(quick):
