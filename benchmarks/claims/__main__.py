@@ -17,7 +17,7 @@ import jax
 from absl import flags
 
 from benchmarks.claims.cells import Cell, Wanted, enumerate_cells, seconds_left
-from benchmarks.claims.frozen import frozen_commit
+from benchmarks.claims.frozen import ROOT
 from benchmarks.claims.measure import Folders, finished, measure
 from benchmarks.claims.settings import FILE, PHASES, read_settings
 from benchmarks.claims.store import RESULTS
@@ -58,20 +58,15 @@ def main() -> None:
         show(cells if _LIST.value else pending, done)
         print(f"{len(done)} of {len(cells)} finished; {_words(seconds_left(pending, taken, os.cpu_count() or 1))} to go, estimated")
         return
-    frozen = ""
     if phase == "confirmation":
-        if _SWEEP.value:
-            raise flags.ValidationError("--sweep must be left out of a confirmation, which asks each policy as the settings say.")
-        if pathlib.Path(_SETTINGS.value).resolve() != FILE.resolve():
-            raise flags.ValidationError(f"--settings must be {FILE.name} beside the code for confirmation, got {_SETTINGS.value}.")
-        frozen = frozen_commit(FILE)
+        _check_confirmation(folders)
     jax.config.update(
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache/ebt_jax/xla"))
     )
     for number, cell in enumerate(pending):
         left = seconds_left(pending[number:], taken, os.cpu_count() or 1)
         print(f"[{len(done) + number + 1} of {len(cells)}, about {_words(left)} left] {cell}", flush=True)
-        path = measure(folders, settings, cell, frozen, cli.progress, changes, _SWEEP.value)
+        path = measure(folders, settings, cell, cli.progress, changes, _SWEEP.value)
         if path is None:
             print("left to another process, which runs it", flush=True)
             continue
@@ -79,6 +74,17 @@ def main() -> None:
         taken[cell] = tree["seconds"]
         print(f"{outcome(tree)} in {_words(taken[cell])}: {path}", flush=True)
     print(f"{len(taken)} of {len(cells)} cells are finished")
+
+
+def _check_confirmation(folders: Folders) -> None:
+    """There is one place for it, so that nobody confirms twice and shows the better one."""
+    if _SWEEP.value:
+        raise flags.ValidationError("--sweep must be left out of a confirmation, which asks each policy as the settings say.")
+    if pathlib.Path(_SETTINGS.value).resolve() != FILE.resolve():
+        raise flags.ValidationError(f"--settings must be {FILE.name} beside the code for confirmation, got {_SETTINGS.value}.")
+    for flag, folder, own in ((_RESULTS, folders.results, RESULTS), (_RUNS, folders.runs, ROOT / _RUNS.default)):
+        if folder != own.resolve():
+            raise flags.ValidationError(f"--{flag.name} must be left at {own} for confirmation, got {folder}. Leave it out.")
 
 
 def show(cells: list[Cell], done: dict[Cell, dict]) -> None:

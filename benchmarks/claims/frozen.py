@@ -1,5 +1,6 @@
 """Confirmation is one shot: its settings and its code must be in the git history before it runs."""
 
+import hashlib
 import pathlib
 import subprocess
 
@@ -25,6 +26,20 @@ def frozen_commit(settings: pathlib.Path, root: pathlib.Path = ROOT, code: tuple
             "Commit or undo them, then run."
         )
     return _git(root, "log", "-1", "--format=%H", "--", str(settings))
+
+
+def sources(root: pathlib.Path = ROOT, code: tuple[str, ...] = CODE) -> dict[str, str]:
+    """Folder of `code` -> hash of its files in the newest commit; {} outside of git.
+
+    Of what `git ls-tree HEAD:FOLDER` prints, names and hashes of files and folders, but for the line of settings.json: what must stay
+    of that file has a hash of its own.
+    """
+    try:
+        found = {folder: _git(root, "ls-tree", f"HEAD:{folder}").splitlines() for folder in code}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    kept = {folder: "\n".join(line for line in lines if not line.endswith("\tsettings.json")) for folder, lines in found.items()}
+    return {folder: hashlib.sha256(text.encode()).hexdigest() for folder, text in kept.items()}
 
 
 def _git(root: pathlib.Path, *arguments: str) -> str:

@@ -19,13 +19,14 @@ import numpy as np
 from absl import logging
 
 from benchmarks.claims.cells import Cell, parts, result_path, run_path
-from benchmarks.claims.conditions import COMMIT, here
 from benchmarks.claims.demonstrations import prepare
+from benchmarks.claims.frozen import frozen_commit, sources
 from benchmarks.claims.latency import chunk_flops, latency
+from benchmarks.claims.provenance import COMMIT, SOURCES, disagreements, fixed, here
 from benchmarks.claims.recipe import Recipe, affordable, changed, recipe, scheduled, update_flops
 from benchmarks.claims.rollouts import asked, evaluate
-from benchmarks.claims.settings import Sampler, Settings
-from benchmarks.claims.store import locked, write_json
+from benchmarks.claims.settings import FILE, Sampler, Settings, read_settings
+from benchmarks.claims.store import first_result, locked, write_json
 from ebt_jax.checkpoint import finished_steps
 from ebt_jax.data.mixture import open_mixture
 from ebt_jax.evaluation.results import hardware, versions
@@ -56,7 +57,7 @@ def finished(
 ) -> dict[str, Any] | None:
     """The cell's JSON, if it is there and nothing is missing in it.
 
-    Raises ValueError for a confirmation cell that was run from other settings: there is one confirmation.
+    Raises ValueError for a confirmation cell that was run from other settings, or otherwise than the first: there is one confirmation.
     """
     what = recipe(settings, cell, changes, sweep)
     path = result_path(folders.results, cell, what.trial)
@@ -65,11 +66,13 @@ def finished(
     tree = json.loads(path.read_text())
     if "diverged" not in tree and not all(_asked(tree["samplers"].get(name), sampler) for name, sampler in what.samplers.items()):
         return None
-    if cell.phase == "confirmation" and tree["settings_sha256"] != settings.sha256:
+    if cell.phase == "confirmation" and tree["settings_sha256"] != settings.sha256[cell.scale]:
         raise ValueError(
             f"{path} must come from settings.json as it is, got one from another. Confirmation runs once: change the file back, or start "
             "a new comparison with cells that nobody has seen."
         )
+    if cell.phase == "confirmation":
+        _check_alike((str(cell), tree), *_first(folders, cell))
     return tree
 
 
@@ -77,7 +80,6 @@ def measure(
     folders: Folders,
     settings: Settings,
     cell: Cell,
-    frozen: str,
     progress: Progress,
     changes: Mapping[str, Any] | None = None,
     sweep: bool = False,
@@ -87,10 +89,11 @@ def measure(
     A training whose loss is no longer finite is a result, too: a cell without samplers that says so under "diverged".
 
     Args:
-      frozen: the commit of the settings of a confirmation; "" in development.
       sweep: ask the samplers of the contestant's sweep, too.
 
-    Raises ValueError where another training would take the place of a finished cell's: code, machine or data may have changed since.
+    Raises ValueError where another training would take the place of a finished cell's: code, machine or data may have changed since. In
+    a confirmation, also where settings or code are not as they were committed (see `frozen_commit`), or where they, packages or XLA's
+    flags are not those of the first finished cell, or of what was done of this one.
     """
     what = recipe(settings, cell, changes, sweep)
     workdir, path = run_path(folders.runs, cell, what.trial), result_path(folders.results, cell, what.trial)
@@ -98,7 +101,7 @@ def measure(
         if not ours:
             return None
         if finished(folders, settings, cell, changes, sweep) is None:
-            write_json(path, _measured(folders, settings, cell, what, frozen, progress, changes))
+            write_json(path, _measured(folders, settings, cell, what, progress, changes))
             jax.clear_caches()
     return path
 
@@ -108,12 +111,12 @@ def _measured(
     settings: Settings,
     cell: Cell,
     what: Recipe,
-    frozen: str,
     progress: Progress,
     changes: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The cell's JSON, once what is missing of it has been run."""
     begun = time.perf_counter()
+    commit = _freeze(folders, settings, cell, what) if cell.phase == "confirmation" else ""
     workdir, path = run_path(folders.runs, cell, what.trial), result_path(folders.results, cell, what.trial)
     earlier = json.loads(path.read_text()) if path.exists() else None
     if earlier is not None and not (workdir / "training.json").exists():
@@ -136,8 +139,9 @@ def _measured(
         "cell": cell._asdict(),
         "trial": what.trial,
         "changes": dict(changes or {}),
-        "frozen": frozen,
-        "settings_sha256": settings.sha256,
+        "frozen": commit,
+        "settings_sha256": settings.sha256[cell.scale],
+        "sources": SOURCES,
         **trained,
         "samplers": earlier["samplers"] if earlier else {},
     }
@@ -159,6 +163,33 @@ def _measured(
     timed_on = {"xla_flags": os.environ.get("XLA_FLAGS", ""), "load": os.getloadavg()[2]}
     tree |= {"hardware": hardware() | timed_on, "versions": versions()}
     return {**tree, "seconds": _spent(workdir, time.perf_counter() - begun)}
+
+
+def _freeze(folders: Folders, settings: Settings, cell: Cell, what: Recipe) -> str:
+    """The commit of a confirmation's settings; see `measure` for what is refused."""
+    commit = frozen_commit(FILE)
+    ours = {"settings_sha256": settings.sha256[cell.scale], "sources": SOURCES, **here()}
+    committed = {**ours, "settings_sha256": read_settings(FILE).sha256[cell.scale], "sources": sources()}
+    path = run_path(folders.runs, cell, what.trial) / "frozen.json"
+    if not path.exists():
+        write_json(path, ours)
+    begun = json.loads(path.read_text())
+    _check_alike(("this process", ours), ("the newest commit", committed), (f"what was begun of {cell}", begun), *_first(folders, cell))
+    return commit
+
+
+def _first(folders: Folders, cell: Cell) -> list[tuple[str, dict[str, Any]]]:
+    """The first finished cell of a cell's phase and scale, with its name; none where none is finished."""
+    tree = first_result(folders.results, cell.phase, cell.scale)
+    return [] if tree is None else [(str(Cell(**tree["cell"])), tree)]
+
+
+def _check_alike(*trees: tuple[str, Mapping[str, Any]]) -> None:
+    if unequal := disagreements((who, fixed(tree)) for who, tree in trees):
+        raise ValueError(
+            f"cells of a confirmation must come from the same settings, sources, packages, XLA flags and data, got {'; '.join(unequal)}. "
+            "Go on with those of the first cell."
+        )
 
 
 def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, progress: Progress) -> dict[str, Any]:

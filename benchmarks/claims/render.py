@@ -10,6 +10,7 @@ import matplotlib
 from absl import flags
 
 from benchmarks.claims.plots import compute_plot, palette, save, steps_plot
+from benchmarks.claims.provenance import processors
 from benchmarks.claims.settings import FILE, PHASES, Settings, read_settings
 from benchmarks.claims.statistics import CEILING, FLOOR
 from benchmarks.claims.store import RESULTS, read_results
@@ -95,11 +96,16 @@ def circumstances(finished: Finished) -> str:
         return "No cell is finished."
     trees = finished.cells.values()
     machines = sorted({f"{t['hardware']['cpu']}, {t['hardware']['cores']} cores, {t['hardware']['devices']}" for t in trees})
+    elsewhere = set[str]().union(*map(processors, trees)) - {tree["hardware"]["cpu"] for tree in trees}
     commits = sorted(
         {tree["training"]["trained_at"][:12] + ("-dirty" if "dirty" in tree["training"]["trained_at"] else "") for tree in trees}
     )
     frozen = sorted({tree["frozen"][:12] for tree in trees if tree["frozen"]})
-    words = [f"Hardware: {'; '.join(machines)}.", f"Trained at: {', '.join(commits)}."]
+    words = [
+        f"Hardware: {'; '.join(machines)}.",
+        f"Trained at: {', '.join(commits)}.",
+    ]
+    words += [f"Some trainings or rollouts on: {', '.join(sorted(elsewhere))}."] if elsewhere else []
     return " ".join([*words, *([f"Settings frozen at: {', '.join(frozen)}."] if frozen else [])])
 
 

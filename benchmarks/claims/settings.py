@@ -188,7 +188,8 @@ class Settings:
       margin: "as good as" means that the lower 95 % bound of the paired difference in score lies above minus this.
       comparisons: (subject, reference): the verdicts that a phase gives on each suite and budget, fixed before it runs.
       primary: those few that are asked over all tasks at once, and stand for the whole.
-      sha256: of the file's bytes.
+      sha256: scale -> hash of what of the file its cells depend on: everything but other scales. Another order is another file, since
+        the first of a contestant's samplers is the one that stands for it.
     """
 
     margin: float
@@ -196,7 +197,7 @@ class Settings:
     contestants: Mapping[str, Contestant]
     comparisons: tuple[tuple[Answer, Answer], ...]
     primary: tuple[tuple[Answer, Answer], ...]
-    sha256: str
+    sha256: Mapping[str, str]
 
     def __post_init__(self) -> None:
         for answer in (answer for pair in (*self.comparisons, *self.primary) for answer in pair):
@@ -213,8 +214,7 @@ class Settings:
 
 def read_settings(path: pathlib.Path = FILE) -> Settings:
     """Raises ValueError for a file that does not hold together, naming what."""
-    content = path.read_bytes()
-    tree = json.loads(content)
+    tree = json.loads(path.read_bytes())
     try:
         return Settings(
             margin=tree["margin"],
@@ -222,7 +222,7 @@ def read_settings(path: pathlib.Path = FILE) -> Settings:
             contestants={name: _contestant(contestant) for name, contestant in tree["contestants"].items()},
             comparisons=_pairs(tree["comparisons"]),
             primary=_pairs(tree["primary"]),
-            sha256=hashlib.sha256(content).hexdigest(),
+            sha256={name: _sha256(tree, name) for name in tree["scales"]},
         )
     except (KeyError, TypeError) as error:
         raise ValueError(
@@ -232,6 +232,11 @@ def read_settings(path: pathlib.Path = FILE) -> Settings:
 
 def _pairs(rows: Sequence[Sequence[str]]) -> tuple[tuple[Answer, Answer], ...]:
     return tuple((Answer.parse(one), Answer.parse(other)) for one, other in rows)
+
+
+def _sha256(tree: Mapping[str, Any], scale: str) -> str:
+    kept = {**tree, "scales": {scale: tree["scales"][scale]}}
+    return hashlib.sha256(json.dumps(kept, separators=(",", ":")).encode()).hexdigest()
 
 
 def _contestant(tree: Mapping[str, Any]) -> Contestant:

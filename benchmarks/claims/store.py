@@ -44,6 +44,12 @@ def locked(path: pathlib.Path, wait: bool = False) -> Iterator[bool]:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
+def first_result(folder: pathlib.Path, phase: str, scale: str) -> dict[str, Any] | None:
+    """The finished cell of the first name, which all others of a confirmation are held against; None where none is finished."""
+    path = min((folder / phase / scale).rglob("*.json"), default=None)
+    return None if path is None else json.loads(path.read_text())
+
+
 def read_results(folder: pathlib.Path, phase: str) -> list[tuple[Cell, dict[str, Any]]]:
     """Every finished cell of a phase, in the order of their names. Raises ValueError for a file that is no cell, naming it."""
     found = []

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Num
 
 from benchmarks.claims.cells import Cell, enumerate_cells, initial_states
+from benchmarks.claims.provenance import disagreements, fixed, provenance
 from benchmarks.claims.recipe import recipe
 from benchmarks.claims.settings import Answer, Settings
 from benchmarks.claims.statistics import Values, differences, mean_interval, pooled_interval, single_network, uninformative, verdict
@@ -33,14 +34,14 @@ class Finished(NamedTuple):
 
 
 def sort_out(settings: Settings, phase: str, scale: str, results: Iterable[tuple[Cell, dict[str, Any]]]) -> Finished:
-    """Raises ValueError for a confirmation from more than one file of settings, or from another than this one."""
+    """Raises ValueError for a confirmation from another file of settings than this one, or of cells that came about differently."""
     planned = enumerate_cells(settings, phase, scale)
     trials = {cell: recipe(settings, cell).trial for cell in planned}
     cells, others = {}, []
     for cell, tree in results:
         if (cell.phase, cell.scale) != (phase, scale):
             continue
-        if phase == "confirmation" and tree["settings_sha256"] != settings.sha256:
+        if phase == "confirmation" and tree["settings_sha256"] != settings.sha256[scale]:
             raise ValueError(
                 f"cells of a confirmation must come from settings.json as it is, got {cell} from another. Nothing of that file, its "
                 "comparisons included, may change once confirmation has begun."
@@ -49,6 +50,11 @@ def sort_out(settings: Settings, phase: str, scale: str, results: Iterable[tuple
             cells[cell] = tree
         else:
             others.append((cell, tree))
+    if phase == "confirmation" and (unequal := disagreements((cell, fixed(tree)) for cell, tree in cells.items())):
+        raise ValueError(
+            f"cells of a confirmation must come from the same sources, packages, XLA flags and data, got {'; '.join(unequal)}. Move away "
+            "the cells that differ and run them as the others were."
+        )
     return Finished(cells, others, [cell for cell in planned if cell not in cells])
 
 
@@ -83,7 +89,9 @@ def score_table(settings: Settings, finished: Finished, suite: str, budget: int)
             trees = [tree for _, tree in mine]
             cells = (name, label(sampler, asked.num_steps), mean_interval(values), each, rate, _mean(trees, sampler, "final_coverage"))
             lines.append(_row(*cells, _mean(trees, sampler, "jitter", 3), *_prices(trees, sampler)))
-    return "\n".join(lines)
+    shown = [(c, t) for c, t in finished.cells.items() if (c.suite, c.budget) == (suite, budget)]
+    unequal = disagreements((f"{cell.contestant}, seed {cell.seed}", provenance(tree)) for cell, tree in shown)
+    return "\n".join([*lines, *(["", f"Not all of these cells came about alike: {'; '.join(unequal)}."] if unequal else [])])
 
 
 def sweep_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:

@@ -56,7 +56,7 @@ def made_up_cell(settings: Settings, cell: Cell, score: float, seed: int = 0) ->
         "trial": what.trial,
         "changes": {},
         "frozen": MADE_UP if cell.phase == "confirmation" else "",
-        "settings_sha256": settings.sha256,
+        "settings_sha256": settings.sha256[cell.scale],
         "updates": 100,
         "training": {
             "seconds": 10.0,

@@ -62,6 +62,14 @@ def test_mistakes_are_told(arguments, said, tmp_path):
     assert said in done.stderr
 
 
+@pytest.mark.parametrize("folder", ["results", "runs"])
+def test_a_confirmation_has_one_place(folder, tmp_path):
+    done = run("--phase=confirmation", f"--{folder}={tmp_path}")
+    assert done.returncode == 2
+    assert f"--{folder} must be left at " in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_rendering_writes_the_page(tmp_path):
     settings = write_settings(tmp_path, small)
     write_cells(settings, tmp_path / "results", "development", {"flow": 0.5})

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from benchmarks.claims.frozen import frozen_commit
+from benchmarks.claims.frozen import frozen_commit, sources
 
 
 def git(folder, *arguments):
@@ -54,3 +54,23 @@ def test_a_change_is_named(checkout, changed):
 def test_without_git_nothing_confirms(tmp_path):
     with pytest.raises(ValueError, match="must run in a git checkout"):
         frozen_commit(tmp_path / "settings.json", tmp_path)
+
+
+def test_sources_are_the_committed_code_and_not_the_settings_beside_it(checkout):
+    (checkout / "code" / "settings.json").write_text("{}")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-qm", "settings")
+    first = sources(checkout, ("code",))
+    (checkout / "code" / "settings.json").write_text('{"scale": 1}')
+    (checkout / "result.json").write_text("{}")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-qm", "another scale and a result")
+    assert sources(checkout, ("code",)) == first
+    (checkout / "code" / "method.py").write_text("one = 2\n")
+    git(checkout, "commit", "-qam", "another method")
+    assert sources(checkout, ("code",)).keys() == first.keys()
+    assert sources(checkout, ("code",)) != first
+
+
+def test_without_git_sources_are_unknown(tmp_path):
+    assert sources(tmp_path) == {}

@@ -11,8 +11,8 @@ from made_up import small, write_settings
 from benchmarks.claims import latency, rollouts
 from benchmarks.claims import measure as module
 from benchmarks.claims.cells import enumerate_cells, initial_states, parts, run_path
-from benchmarks.claims.conditions import COMMIT
 from benchmarks.claims.measure import Folders, finished, measure
+from benchmarks.claims.provenance import COMMIT
 from benchmarks.claims.recipe import recipe
 from benchmarks.claims.render import render
 from benchmarks.claims.rollouts import asked, columns
@@ -64,7 +64,7 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(module, "evaluate", dying)
         with pytest.raises(RuntimeError, match="killed"):
-            measure(folders, settings, cell, "", cli.progress)
+            measure(folders, settings, cell, cli.progress)
     assert asked == [2, 1]
     assert finished(folders, settings, cell) is None
     (training,) = (tmp_path / "runs").rglob("training.json")
@@ -75,7 +75,7 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
         return evaluate(policy, suite, sampler, *rest)
 
     monkeypatch.setattr(module, "evaluate", counting)
-    path = measure(folders, settings, cell, "", cli.progress)
+    path = measure(folders, settings, cell, cli.progress)
     assert asked == [2, 1, 1]
     assert training.stat().st_mtime_ns == before
     tree = json.loads(path.read_text())
@@ -102,7 +102,7 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
     assert tree["training"]["cpu_seconds"] > 0
     assert tree["training"]["resumed_from"] == []
     assert finished(folders, settings, cell, sweep=True) is None
-    measure(folders, settings, cell, "", cli.progress, sweep=True)
+    measure(folders, settings, cell, cli.progress, sweep=True)
     assert asked == [2, 1, 1, 2, 2]
     assert training.stat().st_mtime_ns == before
     swept = finished(folders, settings, cell, sweep=True)["samplers"]
@@ -116,13 +116,13 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
 
     changed = write_settings(tmp_path, other_step)
     assert finished(folders, changed, cell) is None  # the name is there, what it means is not
-    measure(folders, changed, cell, "", cli.progress)
+    measure(folders, changed, cell, cli.progress)
     assert asked == [2, 1, 1, 2, 2, 2]
     now = finished(folders, changed, cell)["samplers"]
     assert now.keys() == swept.keys()  # what the sweep asked is kept
     assert now["2"]["episodes"] == swept["2, method.travel=0.5"]["episodes"]
-    measure(folders, settings, cell, "", cli.progress)
-    measure(folders, settings, other, "", cli.progress)
+    measure(folders, settings, cell, cli.progress)
+    measure(folders, settings, other, cli.progress)
     page = render(settings, "development", "small", folders.results).read_text()
     assert "No cell is missing." in page
     assert "| equilibrium/2 | regression/1 |" in page
@@ -164,47 +164,47 @@ def quick(tmp_path, monkeypatch):
 
 
 def test_a_finished_cell_whose_run_is_gone_is_not_trained_again(quick):
-    path = measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
+    path = measure(quick.folders, quick.settings, quick.cell, cli.progress)
     before = path.read_text()
     shutil.rmtree(quick.folders.runs)
     quick.done.clear()
     with pytest.raises(ValueError, match=f"{path} must be added to from its own training, parameters_sha256 first of commit .*Bring back"):
-        measure(quick.folders, quick.settings, quick.cell, "", cli.progress, sweep=True)
+        measure(quick.folders, quick.settings, quick.cell, cli.progress, sweep=True)
     assert quick.done == []
     assert path.read_text() == before
 
 
 def test_other_parameters_do_not_take_a_finished_cells_place(quick):
-    path = measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
+    path = measure(quick.folders, quick.settings, quick.cell, cli.progress)
     before = path.read_text()
     shutil.rmtree(quick.folders.runs)
     quick.folders.results.rename(away := quick.folders.results.with_name("away"))
     quick.parameters[0] = "second"
-    measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
+    measure(quick.folders, quick.settings, quick.cell, cli.progress)
     shutil.rmtree(quick.folders.results)
     away.rename(quick.folders.results)
     with pytest.raises(ValueError, match="parameters_sha256 first, got parameters_sha256 second"):
-        measure(quick.folders, quick.settings, quick.cell, "", cli.progress, sweep=True)
+        measure(quick.folders, quick.settings, quick.cell, cli.progress, sweep=True)
     assert path.read_text() == before
 
 
 def test_a_sweep_is_added_to_what_was_measured(quick):
-    path = measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
+    path = measure(quick.folders, quick.settings, quick.cell, cli.progress)
     before = json.loads(path.read_text())["samplers"]
     (rollouts,) = quick.folders.runs.rglob("rollouts")
     shutil.rmtree(rollouts)
     quick.done.clear()
-    measure(quick.folders, quick.settings, quick.cell, "", cli.progress, sweep=True)
+    measure(quick.folders, quick.settings, quick.cell, cli.progress, sweep=True)
     swept = json.loads(path.read_text())["samplers"]
     assert len(quick.done) == len(swept) - len(before) > 0
     assert before.items() <= swept.items()
 
 
 def test_every_sampler_says_which_code_asked_it_and_where(quick, monkeypatch):
-    measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
+    measure(quick.folders, quick.settings, quick.cell, cli.progress)
     monkeypatch.setattr(module, "COMMIT", "a later one")
     monkeypatch.setenv("XLA_FLAGS", "--other")
-    samplers = json.loads(measure(quick.folders, quick.settings, quick.cell, "", cli.progress, sweep=True).read_text())["samplers"]
+    samplers = json.loads(measure(quick.folders, quick.settings, quick.cell, cli.progress, sweep=True).read_text())["samplers"]
     assert {name: one["evaluated_at"] for name, one in samplers.items() if "," not in name} == dict.fromkeys(("1", "2", "4"), COMMIT)
     swept = samplers["2, mcmc.step_size=0.5"]
     assert (swept["evaluated_at"], swept["machine"]["xla_flags"]) == ("a later one", "--other")
@@ -214,16 +214,77 @@ def test_every_sampler_says_which_code_asked_it_and_where(quick, monkeypatch):
 def test_a_cell_is_run_by_one_process(quick):
     what = recipe(quick.settings, quick.cell)
     with locked(run_path(quick.folders.runs, quick.cell, what.trial) / "lock"):
-        assert measure(quick.folders, quick.settings, quick.cell, "", cli.progress) is None
+        assert measure(quick.folders, quick.settings, quick.cell, cli.progress) is None
     assert quick.done == []
-    assert measure(quick.folders, quick.settings, quick.cell, "", cli.progress) is not None
+    assert measure(quick.folders, quick.settings, quick.cell, cli.progress) is not None
 
 
 def test_what_another_process_finished_meanwhile_stays(quick):
-    path = measure(quick.folders, quick.settings, quick.cell, "", cli.progress)
+    path = measure(quick.folders, quick.settings, quick.cell, cli.progress)
     before = path.stat().st_mtime_ns
-    assert measure(quick.folders, quick.settings, quick.cell, "", cli.progress) == path
+    assert measure(quick.folders, quick.settings, quick.cell, cli.progress) == path
     assert path.stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def confirming(quick, monkeypatch):
+    """`quick`, in a confirmation whose settings are committed, by code whose hash is "one"."""
+    quick.cell = quick.cell._replace(phase="confirmation")
+    quick.frozen = []
+    monkeypatch.setattr(module, "FILE", quick.folders.results.with_name("settings.json"))
+    monkeypatch.setattr(module, "frozen_commit", lambda file: quick.frozen.append(file) or "a commit")
+
+    def code(tree):
+        monkeypatch.setattr(module, "SOURCES", tree)
+        monkeypatch.setattr(module, "sources", lambda: tree)
+
+    quick.code = code
+    quick.code({"ebt_jax": "one"})
+    return quick
+
+
+def test_every_cell_of_a_confirmation_asks_git(confirming):
+    cells = [confirming.cell, confirming.cell._replace(seed=1)]
+    for cell in cells:
+        tree = json.loads(measure(confirming.folders, confirming.settings, cell, cli.progress).read_text())
+        assert tree["frozen"] == "a commit"
+        assert tree["sources"] == {"ebt_jax": "one"}
+    assert confirming.frozen == [module.FILE, module.FILE]
+
+
+def test_other_sources_do_not_go_on_with_a_confirmation(confirming):
+    measure(confirming.folders, confirming.settings, confirming.cell, cli.progress)
+    confirming.code({"ebt_jax": "two"})
+    confirming.done.clear()
+    with pytest.raises(ValueError, match="sources of ebt_jax 'two' .this process., 'one' .confirmation/small/pusht/ebt-mse"):
+        measure(confirming.folders, confirming.settings, confirming.cell._replace(seed=1), cli.progress)
+    assert confirming.done == []
+
+
+def test_other_sources_do_not_go_on_with_a_cell_begun_in_a_confirmation(confirming, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "evaluate", not_finite)
+        with pytest.raises(NotFiniteError):
+            measure(confirming.folders, confirming.settings, confirming.cell, cli.progress)
+    confirming.code({"ebt_jax": "two"})
+    with pytest.raises(ValueError, match="sources of ebt_jax 'two' .this process., 'one' .what was begun of"):
+        measure(confirming.folders, confirming.settings, confirming.cell, cli.progress)
+
+
+def test_code_committed_while_a_confirmation_runs_stops_it(confirming, monkeypatch):
+    monkeypatch.setattr(module, "sources", lambda: {"ebt_jax": "two"})
+    with pytest.raises(ValueError, match="sources of ebt_jax 'one' .this process., 'two' .the newest commit."):
+        measure(confirming.folders, confirming.settings, confirming.cell, cli.progress)
+
+
+def test_a_finished_cell_of_other_sources_is_not_one_of_the_confirmation(confirming):
+    cells = [confirming.cell, confirming.cell._replace(seed=1)]
+    for cell in cells:
+        path = measure(confirming.folders, confirming.settings, cell, cli.progress)
+    path.write_text(path.read_text().replace('{"ebt_jax":"one"}', '{"ebt_jax":"two"}'))
+    assert finished(confirming.folders, confirming.settings, cells[0])
+    with pytest.raises(ValueError, match="sources of ebt_jax 'two' .*seed_1.*, 'one' .*seed_0"):
+        finished(confirming.folders, confirming.settings, cells[1])
 
 
 def not_finite(*_, **__):

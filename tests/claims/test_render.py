@@ -138,6 +138,50 @@ def test_a_confirmation_under_changed_settings_is_refused(tmp_path):
         render(later, "confirmation", "small", tmp_path)
 
 
+def edit(settings, folder, cell, **changes):
+    path = result_path(folder, cell, recipe(settings, cell).trial)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+DIFFERENCES = [
+    ({"sources": {"ebt_jax": "other"}}, "sources of ebt_jax 'unknown' .*ebt-mse.*, 'other' .*flow"),
+    ({"versions": {"jax": "0.1"}}, "jax 'unknown' .*, '0.1'"),
+    ({"hardware": {"cpu": MADE_UP, "cores": 2, "devices": "none", "xla_flags": "--fast"}}, "xla_flags 'unknown' .*, '--fast'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), DIFFERENCES)
+def test_a_confirmation_of_cells_that_came_about_differently_is_refused(changes, message, tmp_path):
+    settings = write_settings(tmp_path, small)
+    cells = write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.9, "flow": 0.5})
+    edit(settings, tmp_path, cells[-1], **changes)
+    with pytest.raises(ValueError, match=f"must come from the same sources, packages, XLA flags and data, got {message}"):
+        render(settings, "confirmation", "small", tmp_path)
+
+
+def test_rollouts_elsewhere_than_the_training_are_seen(tmp_path):
+    settings = write_settings(tmp_path, small)
+    (cell, *_) = write_cells(settings, tmp_path, "confirmation", {"flow": 0.5})
+    path = result_path(tmp_path, cell, recipe(settings, cell).trial)
+    samplers = json.loads(path.read_text())["samplers"]
+    samplers["10"]["machine"] = {"cpu": "another", "xla_flags": ""}
+    edit(settings, tmp_path, cell, samplers=samplers)
+    page = render(settings, "development", "small", tmp_path)
+    with pytest.raises(ValueError, match="xla_flags '' .*, 'unknown'"):
+        render(settings, "confirmation", "small", tmp_path)
+    assert "No cell is finished." in page.read_text()
+
+
+def test_development_says_which_cells_came_about_differently(tmp_path):
+    settings = write_settings(tmp_path, small)
+    cells = write_cells(settings, tmp_path, "development", {"ebt-mse": 0.9, "flow": 0.5})
+    edit(settings, tmp_path, cells[0], versions={"jax": "0.1"}, sources={"ebt_jax": "other"})
+    page = render(settings, "development", "small", tmp_path).read_text()
+    said = "Not all of these cells came about alike: jax '0.1' (ebt-mse, seed 0), 'unknown' (ebt-mse, seed 1)."
+    assert said in section(page, ", 2 core-minutes")
+    assert "came about alike" not in section(page, ", 6 core-minutes")
+
+
 def test_other_initial_states_do_not_pair(tmp_path):
     settings = write_settings(tmp_path, small)
     cells = write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.5, "flow": 0.5})

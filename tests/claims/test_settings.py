@@ -86,6 +86,24 @@ def test_what_does_not_hold_together_is_refused(change, message, tmp_path):
         write_settings(tmp_path, change)
 
 
+def test_what_a_scale_depends_on_is_hashed_and_no_other_scale(tmp_path):
+    before = write_settings(tmp_path, small).sha256["small"]
+
+    def with_another_scale(tree):
+        small(tree)
+        tree["scales"]["large"] = tree["scales"]["small"]
+
+    assert write_settings(tmp_path, with_another_scale).sha256["small"] == before
+    for change in (
+        lambda tree: tree.update(margin=0.1),
+        lambda tree: tree["comparisons"].append(["flow/10", "ebt-mse/2"]),
+        lambda tree: tree["primary"].append(["flow/10", "ebt-mse/2"]),
+        lambda tree: tree["contestants"]["flow"]["samplers"].update({"3": 3}),
+        lambda tree: tree["scales"]["small"].update(warmup=0.1),
+    ):
+        assert write_settings(tmp_path, lambda tree, change=change: (small(tree), change(tree))).sha256["small"] != before
+
+
 def test_an_unknown_scale_lists_the_known(tmp_path):
     with pytest.raises(ValueError, match=r"scale must be one of \['small'\], got 'huge'"):
         write_settings(tmp_path, small).scale("huge")

@@ -1,0 +1,64 @@
+"""How a cell's numbers came about, and whether those of several cells came about alike."""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmarks.claims.frozen import CODE, sources
+from ebt_jax.evaluation.results import git_commit, hardware, versions
+
+COMMIT = git_commit()
+"""Of the code that this process has read, whatever becomes of the files while it runs."""
+SOURCES = sources()
+"""Likewise."""
+
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "metaworld", "mujoco", "gym-pusht", "pymunk")
+"""Those whose versions can change a number."""
+UNKNOWN = "unknown"
+
+
+def here() -> dict[str, Any]:
+    """Of this process: "machine" (processor and XLA's flags) and "versions" of Python and packages."""
+    return {"machine": {"cpu": hardware()["cpu"], "xla_flags": os.environ.get("XLA_FLAGS", "")}, "versions": versions()}
+
+
+def processors(tree: Mapping[str, Any]) -> set[str]:
+    """On which a cell was trained, asked and timed."""
+    return _told(tree, "machine", "cpu") | _told(tree, "hardware", "cpu")
+
+
+def provenance(tree: Mapping[str, Any]) -> dict[str, set[str]]:
+    """What of a cell's machine, packages and data can change its numbers: name -> what its parts say, `UNKNOWN` where none does.
+
+    Processors differ in rounding, too, and are not among them: no two machines would do.
+    """
+    found = {"xla_flags": _told(tree, "machine", "xla_flags") | _told(tree, "hardware", "xla_flags")}
+    found |= {name: _told(tree, "versions", name) for name in PACKAGES}
+    if "cell" in tree:
+        found[f"data_sha256 of {tree['cell']['suite']}"] = {tree["data_sha256"]} if "data_sha256" in tree else set()
+    return {name: values or {UNKNOWN} for name, values in found.items()}
+
+
+def fixed(tree: Mapping[str, Any]) -> dict[str, set[str]]:
+    """What a confirmation holds fast: `provenance`, settings and sources."""
+    found = {"settings_sha256": {tree.get("settings_sha256", UNKNOWN)}}
+    found |= {f"sources of {folder}": {tree.get("sources", {}).get(folder, UNKNOWN)} for folder in CODE}
+    return found | provenance(tree)
+
+
+def disagreements(told: Iterable[tuple[object, Mapping[str, set[str]]]]) -> list[str]:
+    """In words, what is not the same in all of (who, what it says): every value with the first that has it."""
+    first: dict[str, dict[str, object]] = {}
+    for who, found in told:
+        for name, values in found.items():
+            for value in sorted(values):
+                first.setdefault(name, {}).setdefault(value, who)
+    return [
+        f"{name} {', '.join(f'{value!r} ({who})' for value, who in values.items())}" for name, values in first.items() if len(values) > 1
+    ]
+
+
+def _told(tree: Mapping[str, Any], table: str, name: str) -> set[str]:
+    """What a cell's parts, training and samplers, and the cell itself say."""
+    parts = [tree, tree.get("training", {}), *tree.get("samplers", {}).values()]
+    return {part[table][name] for part in parts if name in part.get(table, {})}
