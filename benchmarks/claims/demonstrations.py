@@ -1,5 +1,8 @@
 """The demonstrations of a suite, made once: people's of PushT, converted; experts' of everything else, recorded."""
 
+import dataclasses
+import hashlib
+import json
 import pathlib
 import subprocess
 import sys
@@ -8,6 +11,7 @@ from absl import logging
 
 from benchmarks.claims.settings import Suite
 from benchmarks.claims.store import locked
+from ebt_jax.data.mixture import Mixture
 from ebt_jax.data.write import VERSION
 
 EPISODES, SEED, NOISE = 100, 0, 0.1
@@ -34,6 +38,26 @@ def prepare(suite: Suite, data_dir: pathlib.Path, archives: pathlib.Path | None)
     with locked(data_dir / f".{dataset(suite)}.lock", wait=True):
         if not made.exists():
             _make(suite, data_dir, archives)
+
+
+def data_sha256(mixture: Mixture) -> str:
+    """Of names, versions, shares and specs, and of the records that train, in order: the same wherever the same data lie.
+
+    `Mixture.manifest` would not do: its indexes are named after the times of files, and its statistics are rounded as the processor
+    rounds. A spec's note of where its facts come from does not count.
+    """
+    identity = [
+        {
+            "name": dataset.folder.name,
+            "version": dataset.folder.version,
+            "share": dataset.weight,
+            "spec": json.loads(dataclasses.replace(dataset.entry.spec, source="").to_json()),
+            "episodes": dataset.train.episodes[["length", "checksum", "size"]].tolist(),
+            "windows": None if dataset.train.runs is None else dataset.train.runs.tolist(),
+        }
+        for dataset in mixture.datasets
+    ]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _make(suite: Suite, data_dir: pathlib.Path, archives: pathlib.Path | None) -> None:

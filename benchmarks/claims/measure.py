@@ -5,7 +5,6 @@ done; `rollouts/SAMPLER.json` of each sampler once that is.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -19,7 +18,7 @@ import numpy as np
 from absl import logging
 
 from benchmarks.claims.cells import Cell, parts, result_path, run_path
-from benchmarks.claims.demonstrations import prepare
+from benchmarks.claims.demonstrations import data_sha256, prepare
 from benchmarks.claims.frozen import frozen_commit, sources
 from benchmarks.claims.latency import chunk_flops, latency
 from benchmarks.claims.provenance import COMMIT, SOURCES, disagreements, fixed, here
@@ -210,7 +209,7 @@ def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, prog
     resumed, before = bool(finished_steps(workdir / "checkpoints")), _begun(workdir)
     cpu = _cpu_seconds()
     found: dict[str, Any] = {"config": _portable(config), "updates": updates, "update_flops": per_update, "flops": updates * per_update}
-    found |= {"budget_flops": what.flops, "datasets_sha256": hashlib.sha256(mixture.manifest().encode()).hexdigest()}
+    found |= {"budget_flops": what.flops, "data_sha256": data_sha256(mixture)}
     try:
         train(config, workdir, progress=progress)
     except FloatingPointError as error:

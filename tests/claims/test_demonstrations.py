@@ -1,5 +1,8 @@
 """Demonstrations are made once, by the project's own commands."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -7,8 +10,10 @@ import threading
 import pytest
 
 from benchmarks.claims import demonstrations
-from benchmarks.claims.demonstrations import ARCHIVE, dataset, prepare
+from benchmarks.claims.demonstrations import ARCHIVE, data_sha256, dataset, prepare
 from benchmarks.claims.settings import read_settings
+from ebt_jax.data.mixture import open_mixture
+from ebt_jax.data.settings import DataSettings, bundled_sample_dir
 from ebt_jax.data.write import VERSION
 
 SUITES = read_settings().scale("small").suites
@@ -71,6 +76,25 @@ def test_two_processes_make_it_once(monkeypatch, tmp_path):
 def test_people_must_have_shown_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"archives must be a folder that holds {ARCHIVE}, got None. Say --archives=DIR"):
         prepare(SUITES["pusht"], tmp_path, None)
+
+
+def test_the_same_data_have_the_same_hash_wherever_they_lie(tmp_path):
+    def opened(folder, **changes):
+        return open_mixture(
+            DataSettings(data_dir=str(folder), mixture="metaworld_pick_place_v3", cache_dir=str(folder / "cache"), **changes)
+        )
+
+    folders = tmp_path / "one", tmp_path / "other"
+    for number, folder in enumerate(folders):
+        shutil.copytree(bundled_sample_dir(), folder)
+        for path in folder.rglob("*.tfrecord*"):
+            os.utime(path, (number, number))
+        (spec,) = folder.rglob("ebt_spec.json")
+        spec.write_text(json.dumps({**json.loads(spec.read_text()), "source": f"collect --output={folder}"}))
+    one, other = map(opened, folders)
+    assert one.manifest() != other.manifest()
+    assert data_sha256(one) == data_sha256(other)
+    assert data_sha256(opened(folders[0], seed=1)) != data_sha256(one)
 
 
 def test_a_failure_is_told(monkeypatch, tmp_path):

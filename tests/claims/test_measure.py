@@ -94,7 +94,7 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
         assert found["latency_ms"]["1"]["an_action"] == found["latency_ms"]["1"]["p50"] / 8
     two, one = (tree["samplers"][name]["chunk_flops"] for name in "21")
     assert two > one > 0
-    assert {"hardware", "versions", "parameters", "parameters_sha256", "settings_sha256", "datasets_sha256"} <= set(tree)
+    assert {"hardware", "versions", "parameters", "parameters_sha256", "settings_sha256", "data_sha256"} <= set(tree)
     for part, commit in ((tree["training"], "trained_at"), *((one, "evaluated_at") for one in tree["samplers"].values())):
         assert part[commit] == COMMIT
         assert part["machine"] == {name: tree["hardware"][name] for name in ("cpu", "xla_flags")}

@@ -144,6 +144,7 @@ def edit(settings, folder, cell, **changes):
 
 
 DIFFERENCES = [
+    ({"data_sha256": "other"}, "data_sha256 of pusht 'unknown' .*, 'other'"),
     ({"sources": {"ebt_jax": "other"}}, "sources of ebt_jax 'unknown' .*ebt-mse.*, 'other' .*flow"),
     ({"versions": {"jax": "0.1"}}, "jax 'unknown' .*, '0.1'"),
     ({"hardware": {"cpu": MADE_UP, "cores": 2, "devices": "none", "xla_flags": "--fast"}}, "xla_flags 'unknown' .*, '--fast'"),
