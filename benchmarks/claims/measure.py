@@ -170,10 +170,9 @@ def _freeze(folders: Folders, settings: Settings, cell: Cell, what: Recipe) -> s
     ours = {"settings_sha256": settings.sha256[cell.scale], "sources": SOURCES, **here()}
     committed = {**ours, "settings_sha256": read_settings(FILE).sha256[cell.scale], "sources": sources()}
     path = run_path(folders.runs, cell, what.trial) / "frozen.json"
-    if not path.exists():
-        write_json(path, ours)
-    begun = json.loads(path.read_text())
+    begun = json.loads(path.read_text()) if path.exists() else ours
     _check_alike(("this process", ours), ("the newest commit", committed), (f"what was begun of {cell}", begun), *_first(folders, cell))
+    write_json(path, begun)
     return commit
 
 

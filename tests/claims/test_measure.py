@@ -259,6 +259,8 @@ def test_other_sources_do_not_go_on_with_a_confirmation(confirming):
     with pytest.raises(ValueError, match="sources of ebt_jax 'two' .this process., 'one' .confirmation/small/pusht/ebt-mse"):
         measure(confirming.folders, confirming.settings, confirming.cell._replace(seed=1), cli.progress)
     assert confirming.done == []
+    confirming.code({"ebt_jax": "one"})
+    assert measure(confirming.folders, confirming.settings, confirming.cell._replace(seed=1), cli.progress)
 
 
 def test_other_sources_do_not_go_on_with_a_cell_begun_in_a_confirmation(confirming, monkeypatch):
