@@ -23,7 +23,7 @@ from benchmarks.claims.frozen import frozen_commit, sources
 from benchmarks.claims.latency import chunk_flops, latency
 from benchmarks.claims.provenance import COMMIT, SOURCES, disagreements, fixed, here
 from benchmarks.claims.recipe import Recipe, affordable, changed, recipe, scheduled, update_flops
-from benchmarks.claims.rollouts import asked, evaluate
+from benchmarks.claims.rollouts import evaluate, is_asked
 from benchmarks.claims.settings import FILE, Sampler, Settings, read_settings
 from benchmarks.claims.store import first_result, locked, write_json
 from ebt_jax.checkpoint import finished_steps
@@ -63,7 +63,7 @@ def finished(
     if not path.exists():
         return None
     tree = json.loads(path.read_text())
-    if "diverged" not in tree and not all(_asked(tree["samplers"].get(name), sampler) for name, sampler in what.samplers.items()):
+    if "diverged" not in tree and not all(is_asked(tree["samplers"].get(name), sampler) for name, sampler in what.samplers.items()):
         return None
     if cell.phase == "confirmation" and tree["settings_sha256"] != settings.sha256[cell.scale]:
         raise ValueError(
@@ -145,10 +145,10 @@ def _measured(
         "samplers": earlier["samplers"] if earlier else {},
     }
     if policy is not None:
-        missing = {name: sampler for name, sampler in what.samplers.items() if not _asked(tree["samplers"].get(name), sampler)}
+        missing = {name: sampler for name, sampler in what.samplers.items() if not is_asked(tree["samplers"].get(name), sampler)}
         for name, sampler in missing.items():
             answered = workdir / "rollouts" / f"{name}.json"
-            if not answered.exists() or not _asked(json.loads(answered.read_text()), sampler):
+            if not answered.exists() or not is_asked(json.loads(answered.read_text()), sampler):
                 mine = changed_policy(policy, what, sampler, str(folders.data))
                 answers = evaluate(mine, suite, sampler, what.episodes, cell.evaluation_seed)
                 write_json(answered, {**answers, "evaluated_at": COMMIT, **here()})
@@ -231,11 +231,6 @@ def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, prog
     }
     write_json(path, found)
     return found
-
-
-def _asked(found: Mapping[str, Any] | None, sampler: Sampler) -> bool:
-    """Whether these are a sampler's rollouts, and not those of another that had its name."""
-    return found is not None and {"change": {}, "disturbance": {}, **found}.items() >= asked(sampler).items()
 
 
 def changed_policy(policy: Policy, what: Recipe, sampler: Sampler, data_dir: str) -> Policy:

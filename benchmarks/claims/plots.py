@@ -22,7 +22,7 @@ def compute_plot(settings: Settings, finished: Finished, suites: Sequence[str], 
     figure, axes = canvas(1, len(shown), 3.6)
     for suite, ax in zip(shown, axes, strict=True):
         for name, contestant in settings.contestants.items():
-            points = _points(settings, finished, suite, name, [(budget, contestant.first) for budget in _budgets(finished, suite)])
+            points = _points(settings, finished, suite, name, {budget: (budget, contestant.first) for budget in _budgets(finished, suite)})
             _draw(ax, points, f"{name}, {label(contestant.first, contestant.samplers[contestant.first].num_steps)}", colours[name])
         _finish(ax, suite, "training, core-minutes' operations")
     return figure
@@ -37,12 +37,9 @@ def steps_plot(settings: Settings, finished: Finished, suites: Sequence[str], co
     figure, axes = canvas(rows, min(3, len(shown)), 3.6 * rows)
     for (suite, budget), ax in zip(shown, axes, strict=False):
         for name, contestant in settings.contestants.items():
-            mine = trainings(finished, suite, budget, name)
-            points = {
-                asked.num_steps: [float(column(settings, cell, tree, sampler, "score").mean()) for cell, tree in mine]
-                for sampler, asked in sorted(contestant.samplers.items(), key=lambda one: one[1].num_steps)
-            }
-            _draw(ax, points if mine else {}, name, colours[name])
+            samplers = sorted(contestant.samplers, key=lambda sampler: contestant.samplers[sampler].num_steps)
+            steps = {contestant.samplers[sampler].num_steps: (budget, sampler) for sampler in samplers}
+            _draw(ax, _points(settings, finished, suite, name, steps), name, colours[name])
         _finish(ax, f"{suite}, {budget} core-minutes", "steps of the sampler")
     for ax in axes[len(shown) :]:
         ax.set_visible(False)
@@ -65,13 +62,14 @@ def _budgets(finished: Finished, suite: str) -> list[int]:
 
 
 def _points(
-    settings: Settings, finished: Finished, suite: str, contestant: str, places: Sequence[tuple[int, str]]
+    settings: Settings, finished: Finished, suite: str, contestant: str, places: Mapping[int, tuple[int, str]]
 ) -> dict[int, list[float]]:
+    """x -> the score of every training at the budget and sampler that belong to x; only what is there."""
     found = {}
-    for budget, sampler in places:
-        mine = trainings(finished, suite, budget, contestant)
-        if mine:
-            found[budget] = [float(column(settings, cell, tree, sampler, "score").mean()) for cell, tree in mine]
+    for x, (budget, sampler) in places.items():
+        asked = {sampler: settings.contestants[contestant].samplers[sampler]}
+        if mine := trainings(finished, suite, budget, contestant, asked):
+            found[x] = [float(column(settings, cell, tree, sampler, "score").mean()) for cell, tree in mine]
     return found
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,11 @@ def asked(sampler: Sampler) -> dict[str, Any]:
     """How a sampler asks, as its JSON says it."""
     wrong = {key: value for key, value in dataclasses.asdict(sampler.disturbance).items() if value}
     return {"num_steps": sampler.num_steps, "change": dict(sampler.change), "disturbance": wrong}
+
+
+def is_asked(found: Mapping[str, Any] | None, sampler: Sampler) -> bool:
+    """Whether these are a sampler's rollouts, and not those of another that had its name."""
+    return found is not None and {"change": {}, "disturbance": {}, **found}.items() >= asked(sampler).items()
 
 
 def note_energy(policy: Policy, observation: Observation, keys: Keys, output: PolicyOutput) -> dict[str, Float[np.ndarray, " b"]]:

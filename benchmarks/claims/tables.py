@@ -11,7 +11,8 @@ from jaxtyping import Num
 from benchmarks.claims.cells import Cell, enumerate_cells, initial_states
 from benchmarks.claims.provenance import disagreements, fixed, provenance
 from benchmarks.claims.recipe import recipe
-from benchmarks.claims.settings import Answer, Settings
+from benchmarks.claims.rollouts import is_asked
+from benchmarks.claims.settings import Answer, Sampler, Settings
 from benchmarks.claims.statistics import Values, differences, mean_interval, pooled_interval, single_network, uninformative, verdict
 from ebt_jax.simulators.disturbance import Disturbance
 
@@ -70,18 +71,23 @@ def has_column(tree: Mapping[str, Any], sampler: str, name: str) -> bool:
     return "diverged" not in tree and name in tree["samplers"][sampler]["episodes"]
 
 
-def trainings(finished: Finished, suite: str, budget: int, contestant: str) -> list[tuple[Cell, dict[str, Any]]]:
-    """The finished seeds of one contestant, in order."""
+def trainings(
+    finished: Finished, suite: str, budget: int, contestant: str, samplers: Mapping[str, Sampler]
+) -> list[tuple[Cell, dict[str, Any]]]:
+    """The seeds of one contestant that are finished and were asked in all these ways, in order."""
     found = [(c, t) for c, t in finished.cells.items() if (c.suite, c.budget, c.contestant) == (suite, budget, contestant)]
-    return sorted(found, key=lambda one: one[0].seed)
+    whole = [(c, t) for c, t in found if "diverged" in t or all(is_asked(t["samplers"].get(name), one) for name, one in samplers.items())]
+    return sorted(whole, key=lambda one: one[0].seed)
 
 
 def score_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:
     """A row for each contestant's sampler; only what is there."""
     lines = [_row(*COLUMNS, *PRICES), _row(*["---"] * len(COLUMNS + PRICES))]
     for name, contestant in settings.contestants.items():
-        mine = trainings(finished, suite, budget, name)
-        for sampler, asked in contestant.samplers.items() if mine else ():
+        for sampler, asked in contestant.samplers.items():
+            mine = trainings(finished, suite, budget, name, {sampler: asked})
+            if not mine:
+                continue
             values = [column(settings, cell, tree, sampler, "score") for cell, tree in mine]
             success = [column(settings, cell, tree, sampler, "success") for cell, tree in mine]
             rate = single_network(success[0].tolist()) if len(mine) == 1 else mean_interval(success)
@@ -100,8 +106,7 @@ def sweep_table(settings: Settings, finished: Finished, suite: str, budget: int)
     for name, contestant in settings.contestants.items():
         if (sweep := contestant.sweep) is None:
             continue
-        names = sweep.samplers.keys()
-        trees = [tree for _, tree in trainings(finished, suite, budget, name) if names <= tree["samplers"].keys()]
+        trees = [tree for _, tree in trainings(finished, suite, budget, name, sweep.samplers) if "diverged" not in tree]
         if not trees:
             continue
         lines = [_row(f"{name}, {len(trees)} seeds: steps", *(f"{sweep.key} {value}" for value in sweep.values))]
@@ -121,8 +126,8 @@ def disturbed_table(settings: Settings, finished: Finished, scale: str, suite: s
     lines = [_row("contestant, steps", "undisturbed", *conditions), _row(*["---"] * (2 + len(conditions)))]
     rows = []
     for name, contestant in settings.contestants.items():
-        names = [contestant.first, *contestant.disturbed(conditions)]
-        mine = [(cell, tree) for cell, tree in trainings(finished, suite, budget, name) if _has_samplers(tree, names)]
+        names = {contestant.first: contestant.samplers[contestant.first], **contestant.disturbed(conditions)}
+        mine = trainings(finished, suite, budget, name, names)
         if mine and conditions:
             scores = (mean_interval([column(settings, cell, tree, sampler, "score") for cell, tree in mine]) for sampler in names)
             rows.append(_row(f"{name}, {label(contestant.first, contestant.samplers[contestant.first].num_steps)}", *scores))
@@ -132,10 +137,6 @@ def disturbed_table(settings: Settings, finished: Finished, scale: str, suite: s
 
 def _wrong(disturbance: Disturbance) -> str:
     return ", ".join(f"{key} {value:g}" for key, value in dataclasses.asdict(disturbance).items() if value)
-
-
-def _has_samplers(tree: Mapping[str, Any], names: Iterable[str]) -> bool:
-    return "diverged" in tree or set(names) <= tree["samplers"].keys()
 
 
 def verdict_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:
@@ -228,7 +229,9 @@ def _planned(finished: Finished, suite: str, budget: int) -> int:
 
 def _paired(settings: Settings, finished: Finished, suite: str, budget: int, *answers: Answer) -> tuple[Values, Values]:
     """The scores of two answers, for the seeds that both have trained."""
-    found = [{c.seed: (c, t) for c, t in trainings(finished, suite, budget, answer.contestant)} for answer in answers]
+    asked = [{answer.sampler: settings.contestants[answer.contestant].samplers[answer.sampler]} for answer in answers]
+    rows = [trainings(finished, suite, budget, answer.contestant, one) for answer, one in zip(answers, asked, strict=True)]
+    found = [{cell.seed: (cell, tree) for cell, tree in row} for row in rows]
     seeds = sorted(set(found[0]) & set(found[1]))
     one, other = ([_scores(settings, *cells[seed], answer) for seed in seeds] for cells, answer in zip(found, answers, strict=True))
     return one, other
