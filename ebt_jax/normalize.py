@@ -101,6 +101,14 @@ def make_normalizer(statistics: VectorStatistics, mode: Mode, dimensions: tuple[
     return Normalizer(np.asarray(shift, np.float32), np.asarray(scale, np.float32))
 
 
+def action_reach(statistics: VectorStatistics, mode: Mode, dimensions: tuple[ActionDimension, ...] = ()) -> float:
+    """The largest magnitude of a normalised number in the data, at least 1: by construction 1 under min_max, beyond it otherwise."""
+    if mode == "min_max":
+        return 1.0
+    extremes = normalize(np.stack([statistics.min, statistics.max]), make_normalizer(statistics, mode, dimensions))
+    return max(1.0, float(np.max(np.abs(extremes))))
+
+
 def normalize(values: Float[Array | np.ndarray, "*b d"], normalizer: Normalizer) -> Float[Array | np.ndarray, "*b d"]:
     """Robot units -> normalised."""
     return (values - _trailing(normalizer.shift, values)) / _trailing(normalizer.scale, values)

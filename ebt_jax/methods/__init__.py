@@ -43,12 +43,17 @@ def method_settings(settings: Mapping[str, Any]) -> Any:
     return kind(**settings)
 
 
-def make_method(settings: Mapping[str, Any], mcmc: MCMC, model: EnergyModel | VectorModel) -> Method:
+def make_method(settings: Mapping[str, Any], mcmc: MCMC, model: EnergyModel | VectorModel, reach: float = 1.0) -> Method:
     """The method called `settings["name"]` with the remaining settings.
+
+    Args:
+      reach: the largest magnitude of a number of the data's normalised actions, in which methods that confine chunks measure.
 
     Raises ValueError for unknown names, listing the valid, and for a model that has not the method's head.
     """
     chosen = method_settings(settings)
     if isinstance(model, EnergyModel) != (chosen.head == "energy"):
         raise ValueError(f"model of method {settings['name']!r} must have the head {chosen.head!r}, got {type(model).__name__}.")
+    if isinstance(chosen, Contrastive | Diffusion):
+        chosen = chosen.reaching(reach)
     return METHODS[settings["name"]][1](chosen, mcmc, model)

@@ -35,7 +35,7 @@ DERIVATIVE_FREE_STEPS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Contrastive(Tie):
-    """Settings, and the tie's; actions are normalised, so all lengths are unitless.
+    """Settings, and the tie's. Lengths are in units of the largest normalised number of a demonstrated action: 1 under min_max, else more.
 
     Attributes:
       num_uniform, num_langevin: negatives of each kind for every demonstration.
@@ -81,6 +81,12 @@ class Contrastive(Tie):
         for name in ("noise_scale", "max_move", "gradient_penalty", "gradient_margin"):
             if getattr(self, name) < 0:
                 raise ValueError(f"method.{name} must be at least 0, got {getattr(self, name)}.")
+
+    def reaching(self, reach: float) -> "Contrastive":
+        """The settings for actions whose numbers lie in [-reach, reach]: the same chains and the same loss as for a / reach."""
+        lengths = {name: reach * getattr(self, name) for name in ("bound", "max_move", "spread")}
+        squares = {name: reach**2 * getattr(self, name) for name in ("step_start", "step_end", "gradient_penalty")}
+        return dataclasses.replace(self, **lengths, **squares, gradient_margin=self.gradient_margin / reach)
 
 
 def contrastive(settings: Contrastive, mcmc: MCMC, model: EnergyModel) -> Method:

@@ -10,8 +10,8 @@ are the same step (Song et al. 2020), with the clean chunk a = (x_i - sqrt(1 - a
 All T levels with s are DDPM; fewer, evenly spaced from T down, with s = 0 are DDIM.
 
 Assumes nothing of the distribution: the optimal e is the mean noise E[noise | x_i], and with enough levels the samples have the
-demonstrations' conditional distribution, several modes included. The clip assumes that actions lie in [-clip, clip]. Few DDIM steps
-assume that e hardly changes between levels, which at the noisiest of them it does.
+demonstrations' conditional distribution, several modes included. The clip assumes that actions lie in [-clip, clip] times the reach of
+the demonstrated ones. Few DDIM steps assume that e hardly changes between levels, which at the noisiest of them it does.
 """
 
 import dataclasses
@@ -33,7 +33,8 @@ class Diffusion:
 
     Attributes:
       num_levels: T. Sampling with T steps is DDPM, with fewer DDIM.
-      clip: bound on the clean chunk while sampling, normalised; 0 leaves it as it is (for actions that are not normalised to a range).
+      clip: bound on the clean chunk while sampling, over the largest normalised number of a demonstrated action (1 under min_max, more
+        otherwise); 0 leaves it as it is.
     """
 
     num_levels: int = 100
@@ -45,6 +46,10 @@ class Diffusion:
             raise ValueError(f"method.num_levels must be at least 2, got {self.num_levels}.")
         if self.clip < 0:
             raise ValueError(f"method.clip must be at least 0, got {self.clip}.")
+
+    def reaching(self, reach: float) -> "Diffusion":
+        """The settings for actions whose numbers lie in [-reach, reach]."""
+        return dataclasses.replace(self, clip=reach * self.clip)
 
 
 def diffusion(settings: Diffusion, mcmc: MCMC, model: VectorModel) -> Method:

@@ -11,6 +11,7 @@ from ebt_jax.mcmc import MCMC
 from ebt_jax.methods import make_method, method_settings
 from ebt_jax.models import make_model
 from ebt_jax.models.config import ModelConfig, model_variant
+from ebt_jax.normalize import Statistics, action_reach
 from ebt_jax.specs import Specs
 from ebt_jax.training.optimizer import OptimizerSettings
 from ebt_jax.types import Method
@@ -19,6 +20,9 @@ BUNDLED = "bundled"
 """As data.data_dir: the sample that comes with the package, wherever that is installed."""
 
 PRECISIONS = ("float32", "bfloat16")
+
+UNKNOWN_REACH = 5.0
+"""How far normalised actions are taken to reach, beyond min_max, where nobody has seen the data; Octo clips there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,9 +144,18 @@ class Settings:
                 f"{self.optimizer.accumulate_steps}, got {self.batch_size}."
             )
 
-    def make_method(self, specs: Specs) -> Method:
-        """The experiment's method over its model, for data and robots of these specs."""
-        return make_method(self.method, self.mcmc, make_model(self.model, specs, method_settings(self.method).head))
+    def make_method(self, specs: Specs, statistics: Statistics | None = None) -> Method:
+        """The experiment's method over its model, for data and robots of these specs.
+
+        Args:
+          statistics: of the data, which say how far its actions reach; for training and acting. Costs and shapes are the same without.
+        """
+        mode, model = self.data.normalization, make_model(self.model, specs, method_settings(self.method).head)
+        if statistics is None:
+            reach = 1.0 if mode == "min_max" else UNKNOWN_REACH
+        else:
+            reach = action_reach(statistics.action, mode, specs.action.dimensions)
+        return make_method(self.method, self.mcmc, model, reach)
 
 
 def _check_keys(prefix: str, tree: Mapping[str, Any], kind: type) -> None:

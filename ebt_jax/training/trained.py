@@ -54,7 +54,7 @@ def read_trained(path: str | pathlib.Path, what: str, *, ema: bool = True, shard
         settings = Settings.from_dict(json.loads(assets["config.json"]))
         specs = Specs.from_json(assets["specs.json"].decode())
         statistics = Statistics.from_json(assets["statistics.json"].decode())
-        method = dataclasses.replace(settings, model=acting(settings.model)).make_method(specs)
+        method = dataclasses.replace(settings, model=acting(settings.model)).make_method(specs, statistics)
         place = sharding or SingleDeviceSharding(jax.devices()[0])
         abstract = jax.eval_shape(tuned(method, settings.optimizer).init, jax.random.key(0), empty_batch(specs))
         placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract)

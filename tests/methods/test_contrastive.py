@@ -117,3 +117,19 @@ def test_the_derivative_free_search_finds_the_minimum():
     np.testing.assert_allclose(sample.energy, quadratic(0.05, centers)(sample.actions), rtol=1e-5)
     assert np.all(sample.energy < sample.trace_energy[0])
     assert np.isnan(sample.trace_gradient_norm).all()
+
+
+def test_a_wider_reach_is_another_unit_of_length():
+    """Everything four times as far apart: the same loss, and samples four times as large; at 1 the same settings."""
+    settings = {"name": "contrastive", "langevin_steps": 2, "num_uniform": 2, "num_langevin": 1}
+    results = []
+    for reach in (1.0, 4.0):
+        energy = lambda params, context, actions, reach=reach: 3 * jnp.sum((actions / reach - 0.3) ** 2, axis=(1, 2))
+        method = make_method(settings, MCMC(), EnergyModel(lambda *_: None, bimodal.encode, energy, (2, 1)), reach)
+        batch = Batch(bimodal.observe(jnp.zeros(4)), jnp.full((4, 2, 1), 0.3 * reach), jnp.ones((4, 2, 1), bool))
+        results.append(jax.jit(lambda m=method, b=batch: (m.sample(None, None, keys(4), 2).actions, m.loss(None, b, keys(4))[0]))())
+    (narrow, loss), (wide, wide_loss) = results
+    np.testing.assert_allclose(4 * narrow, wide, rtol=1e-5)
+    np.testing.assert_allclose(loss, wide_loss, rtol=1e-5)
+    assert Contrastive().reaching(1.0) == Contrastive()
+    assert Contrastive(spread=0.3).reaching(2.0).spread == 0.6
