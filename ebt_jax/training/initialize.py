@@ -136,13 +136,17 @@ def start_from(source: Trained, settings: Settings, specs: Specs, statistics: St
     return Start(values, fresh, rows)
 
 
-def prepare(source: Trained, settings: Settings, specs: Specs, statistics: Statistics, target: Params, workdir: pathlib.Path) -> Start:
-    """`start_from`; what becomes of each parameter is logged, and in `workdir`/init_from.json."""
+def prepare(source: Trained, settings: Settings, specs: Specs, statistics: Statistics, target: Params) -> Start:
+    """`start_from`; what becomes of each parameter is logged."""
     start = start_from(source, settings, specs, statistics, target)
     logging.info("parameters from step %d of %s:\n%s", source.step, settings.init_from, table(start.rows))
+    return start
+
+
+def record(workdir: pathlib.Path, source: Trained, start: Start, settings: Settings, specs: Specs, statistics: Statistics) -> None:
+    """Writes `workdir`/init_from.json; of several processes the first."""
     if jax.process_index() == 0:
         (workdir / "init_from.json").write_text(report(source, start, settings, specs, statistics) + "\n")
-    return start
 
 
 def begin(state: TrainState, start: Start) -> TrainState:

@@ -27,9 +27,9 @@ from ebt_jax.training.settings import Settings
 from ebt_jax.training.state import TrainState, init_state, sharded_init, with_values
 from ebt_jax.training.step import make_train_step
 from ebt_jax.training.utilization import samples_at_peak
-from ebt_jax.training.validate import make_validate
+from ebt_jax.training.validate import check_sampler, make_validate
 from ebt_jax.training.watchdog import SLOW_SECONDS, Watchdog
-from ebt_jax.training.workdir import check_workdir, claim_workdir
+from ebt_jax.training.workdir import check_workdir, claim_workdir, compare_workdir
 from ebt_jax.types import Batch
 
 Progress = Callable[[Iterable[int], int, str], Iterable[int]]
@@ -79,7 +79,7 @@ def train(
         mesh = make_mesh(settings.mesh.data, settings.mesh.fsdp)
         starts_from = "" if finished_steps(workdir / "checkpoints") else settings.init_from
         source = initialize.read_source(starts_from, settings, mesh) if starts_from else None
-        claim_workdir(workdir, config)
+        compare_workdir(workdir, config)
         settings.check_batch_size(mesh.size)
         mixture = open_mixture(settings.data)
         logging.info("data:\n%s", mixture.describe())
@@ -94,6 +94,7 @@ def train(
             Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints, keep_every=settings.keep_every)
         )
         watchdog = stack.enter_context(Watchdog(watchdog_seconds, distributed.end, slow_seconds=watchdog_slow_seconds, **hosts()))
+        start = None
         if checkpoints.steps:
             mixture.check_manifest(checkpoints.assets(checkpoints.steps[-1])["datasets.json"].decode())
             state = restore(checkpoints, shapes, mesh)
@@ -101,7 +102,7 @@ def train(
         else:
             # Before anything compiles: files are where mistakes are made.
             own = network(shapes.params, settings.optimizer)
-            start = initialize.prepare(source, settings, mixture.specs, mixture.statistics, own, workdir) if source else None
+            start = initialize.prepare(source, settings, mixture.specs, mixture.statistics, own) if source else None
             published = {name_prefix(settings.optimizer) + name: value for name, value in load_pretrained(settings.model, own).items()}
             state = with_values(sharded_init(method, optimizer, example, settings.seed, mesh), published)
             if start is not None:
@@ -109,10 +110,16 @@ def train(
         first = int(state.step)
         train_step = make_train_step(method, optimizer, settings.optimizer, mesh, state, settings.augmentation)
         watch.rest("init")
-        with watch.part("compile"):
-            train_step = train_step.lower(state, batch_shapes(example, settings.batch_size, mesh)).compile()
-            distributed.meet("compiled")
         sample_steps = settings.sample_steps or method.sample_steps
+        with watch.part("compile"):
+            check_sampler(method, shapes.params, example, sample_steps)
+            traced = train_step.lower(state, batch_shapes(example, settings.batch_size, mesh))
+            distributed.meet("checked")  # nothing is written before every process had its chance to refuse
+            claim_workdir(workdir, config)
+            if source is not None and start is not None:
+                initialize.record(workdir, source, start, settings, mixture.specs, mixture.statistics)
+            train_step = traced.compile()
+            distributed.meet("compiled")
         validate = make_validate(
             method, sample_steps, mesh, mixture.specs.action, mixture.action_normalizer, mixture.statistics, settings.seed
         )

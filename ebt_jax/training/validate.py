@@ -18,6 +18,13 @@ from ebt_jax.types import Batch, Keys, Method, Params
 Validate = Callable[[Params, Iterable[Batch]], dict[str, float]]
 
 
+def check_sampler(method: Method, params: Params, example: Batch, num_steps: int) -> None:
+    """Raises ValueError for a number of steps that the method cannot sample with, from the shapes of its parameters alone."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), len(example.actions)))
+    sample = lambda params, observation, keys: method.sample(params, method.encode(params, observation), keys, num_steps)
+    jax.eval_shape(sample, params, example.observation, keys)
+
+
 def make_validate(
     method: Method, num_steps: int, mesh: Mesh, action: ActionSpec, normalizer: Normalizer, statistics: Statistics, seed: int
 ) -> Validate:

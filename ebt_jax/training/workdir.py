@@ -1,4 +1,4 @@
-"""A workdir belongs to one configuration: claimed by the first run, compared with by all later ones."""
+"""A workdir belongs to one configuration: claimed by the first run that can begin, compared with by all later ones."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from ebt_jax.training.settings import Settings
 from ebt_jax.tree import flatten
 
 
-def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Writes `config.json`, or compares with the one there; of several processes the first, after which all compare what they got.
+def compare_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Makes the folder and compares with the `config.json` there, if any; of several processes the first. All compare what they got.
 
     The mesh may differ: a checkpoint restores onto any devices, and the mathematics is the same to rounding (1e-6 in float32), though
     no longer bit for bit. `config.json` stays as the first run wrote it; every checkpoint holds the configuration that it was made with.
@@ -24,12 +24,26 @@ def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     Raises:
       ValueError: another configuration lies there, or none that can be read, or another process has another one; every key that
         differs is listed.
-      OSError: the folder cannot be made or written.
+      OSError: the folder cannot be made or read.
     """
-    text = json.dumps(config, indent=2, sort_keys=True)
+    text = _text(config)
     if jax.process_index() == 0:
-        _claim(workdir, config, text)
+        _compare(workdir, config, text)
     check_same("configuration", text)
+
+
+def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Writes `config.json`, where another run has not written one meanwhile, with which it is compared; of several processes the first.
+
+    Called once nothing is left that could be refused: a claim that never began would refuse the corrected configuration.
+    Raises what `compare_workdir` does.
+    """
+    text = _text(config)
+    if jax.process_index() == 0 and not _compare(workdir, config, text):
+        try:
+            _write_whole(workdir / "config.json", text)
+        except OSError as error:
+            raise _unwritable(workdir, error) from error
 
 
 def check_workdir(workdir: pathlib.Path) -> None:
@@ -41,16 +55,24 @@ def check_workdir(workdir: pathlib.Path) -> None:
         )
 
 
-def _claim(workdir: pathlib.Path, config: Mapping[str, Any], text: str) -> None:
+def _text(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, indent=2, sort_keys=True)
+
+
+def _unwritable(workdir: pathlib.Path, error: OSError) -> OSError:
+    return OSError(f"workdir must be a folder that can be written, got {workdir}: {error}. Give another --workdir.")
+
+
+def _compare(workdir: pathlib.Path, config: Mapping[str, Any], text: str) -> bool:
+    """Whether the workdir belongs to this configuration already."""
     path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _write_whole(path, text)
-            return
+            return False
         found = json.loads(path.read_text())
     except OSError as error:
-        raise OSError(f"workdir must be a folder that can be written, got {workdir}: {error}. Give another --workdir.") from error
+        raise _unwritable(workdir, error) from error
     except ValueError as error:
         raise ValueError(
             f"{path} must hold the configuration of its run as JSON, got something else ({error}). Copy the one of its newest checkpoint "
@@ -71,6 +93,7 @@ def _claim(workdir: pathlib.Path, config: Mapping[str, Any], text: str) -> None:
             f"workdir {workdir} must belong to the same configuration, got {len(rows)} differences:\n  " + "\n  ".join(rows) + "\n"
             "Give another --workdir, or change the configuration back to go on with this one."
         )
+    return True
 
 
 def _write_whole(path: pathlib.Path, text: str) -> None:

@@ -20,6 +20,7 @@ from ebt_jax.interruption import Interrupted
 from ebt_jax.loading import load
 from ebt_jax.training import loop, metrics
 from ebt_jax.training.loop import train
+from ebt_jax.training.workdir import compare_workdir
 
 TINY = pathlib.Path(__file__).parents[1] / "toys" / "tiny.py"
 ROOT = pathlib.Path(__file__).parents[2]
@@ -271,6 +272,22 @@ def test_an_interrupt_between_two_steps_saves_where_it_stands(tmp_path, tiny_con
 def test_a_batch_that_does_not_split_is_refused(tmp_path, tiny_config):
     with pytest.raises(ValueError, match="batch_size must be a multiple of devices x optimizer.accumulate_steps = 8 x 1, got 12"):
         train({**tiny_config, "batch_size": 12}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": {"freeze": ["nothing/*"]}}, "optimizer.freeze must match parameters, got 'nothing/"),
+        ({"optimizer": {"lora": ["*/bias"]}}, "optimizer.lora must match parameters"),
+        ({"method": {"name": "diffusion", "num_levels": 4}, "sample_steps": 5}, "num_steps must lie in"),
+    ],
+)
+def test_a_refused_start_leaves_the_workdir_to_its_correction(tmp_path, tiny_config, changes, message):
+    merged = {key: {**tiny_config[key], **value} if key == "optimizer" else value for key, value in changes.items()}
+    with pytest.raises(ValueError, match=message):
+        train({**tiny_config, **merged}, tmp_path)
+    compare_workdir(tmp_path, tiny_config)
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_a_kill_while_lines_are_dropped_loses_none(tmp_path, monkeypatch):

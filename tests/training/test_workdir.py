@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from ebt_jax.training.workdir import check_workdir, claim_workdir
+from ebt_jax.training.workdir import check_workdir, claim_workdir, compare_workdir
 
 
 def test_a_key_that_has_its_default_is_no_difference(tmp_path, tiny_config):
@@ -41,4 +41,12 @@ def test_the_mesh_may_change_and_is_said(tmp_path, tiny_config, caplog):
 def test_a_claim_that_a_power_cut_left_empty_is_named(tmp_path, tiny_config):
     (tmp_path / "config.json").write_text("")
     with pytest.raises(ValueError, match=r"config.json must hold the configuration of its run as JSON, got something else .* newest"):
+        claim_workdir(tmp_path, tiny_config)
+
+
+def test_a_workdir_that_another_run_claimed_meanwhile_is_refused(tmp_path, tiny_config):
+    compare_workdir(tmp_path, tiny_config)
+    assert list(tmp_path.iterdir()) == []
+    claim_workdir(tmp_path, {**tiny_config, "seed": 7})
+    with pytest.raises(ValueError, match="1 differences:\n  seed: there 7, now 0"):
         claim_workdir(tmp_path, tiny_config)
