@@ -77,6 +77,16 @@ class Normalizer(NamedTuple):
     scale: Float[Array | np.ndarray, " d"]
 
 
+def resolution(statistics: VectorStatistics) -> NDArray[np.float64]:
+    """Half the range below which a dimension counts as constant, robot units: 1e-4 of its magnitude, at least 1e-6."""
+    return np.maximum(1e-4 * np.maximum(np.abs(statistics.min), np.abs(statistics.max)), 1e-6)
+
+
+def constant(statistics: VectorStatistics) -> NDArray[np.bool_]:
+    """Which dimensions never move."""
+    return (statistics.max - statistics.min) / 2 < resolution(statistics)
+
+
 def make_normalizer(statistics: VectorStatistics, mode: Mode, dimensions: tuple[ActionDimension, ...] = ()) -> Normalizer:
     """Maps the bulk of the data to about [-1, 1].
 
@@ -92,9 +102,9 @@ def make_normalizer(statistics: VectorStatistics, mode: Mode, dimensions: tuple[
     else:
         low, high = (statistics.q01, statistics.q99) if mode == "quantile" else (statistics.min, statistics.max)
         shift, scale = (low + high) / 2, (high - low) / 2
-    magnitude = np.maximum(np.abs(statistics.min), np.abs(statistics.max))
-    scale = np.where(scale < np.maximum(1e-4 * magnitude, 1e-6), np.maximum((statistics.max - statistics.min) / 2, 0.0), scale)
-    scale = np.where(scale < np.maximum(1e-4 * magnitude, 1e-6), 1.0, scale)
+    floor = resolution(statistics)
+    scale = np.where(scale < floor, np.maximum((statistics.max - statistics.min) / 2, 0.0), scale)
+    scale = np.where(scale < floor, 1.0, scale)
     gripper = np.array([dimension.kind == "gripper" for dimension in dimensions], bool)
     if gripper.size:
         shift, scale = np.where(gripper, 0.5, shift), np.where(gripper, 0.5, scale)

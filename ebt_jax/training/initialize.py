@@ -12,7 +12,7 @@ either side is in the report.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from ebt_jax.checkpoint import CheckpointError
 from ebt_jax.methods import method_settings
-from ebt_jax.models.config import ModelConfig
-from ebt_jax.models.transfer import MODEL_PREFIX, Entries, named_entries, renormalize_proprio
-from ebt_jax.normalize import Normalizer, Statistics, make_normalizer
-from ebt_jax.specs import Specs, differences
+from ebt_jax.models.config import ModelConfig, PaperConfig
+from ebt_jax.models.transfer import MODEL_PREFIX, Entries, named_entries, renormalize_proprio, state_rows
+from ebt_jax.normalize import Normalizer, Statistics, constant, make_normalizer, resolution
+from ebt_jax.specs import LanguageSpec, Specs, differences
 from ebt_jax.training.lora import BASE_PREFIX
 from ebt_jax.training.settings import Settings
 from ebt_jax.training.state import TrainState
@@ -45,13 +45,10 @@ FREE = (
     "language",
     *(f"{p}_{s}" for p in ("vision", "language") for s in ("weights", "frozen")),
 )
-"""Settings of a model that need not agree: arithmetic, where weights came from, encoders of words (another has other names)."""
+"""Settings of a model that need not agree: arithmetic, where weights came from, the encoder of words (another starts anew)."""
 
 VISION = ("vision", "vision_width", "vision_layers", "patch_size", "stem", "pooling", "keypoints", "share_vision", "film")
 """Settings of the image encoder alone: another one starts anew under the same trunk."""
-
-PROPRIO = "tokens/proprio_hidden/kernel"
-"""Whose rows read the robot's state."""
 
 
 class Row(NamedTuple):
@@ -87,6 +84,10 @@ def read_source(path: str, settings: Settings, mesh: Mesh) -> Trained:
     except (ValueError, OSError, KeyError) as error:
         raise CheckpointError(f"init_from must be a checkpoint that this version reads, got {path}: {error}") from error
     rows = model_differences(source.settings, settings, [f.name for f in dataclasses.fields(ModelConfig) if f.name not in FREE + VISION])
+    published = [isinstance(s.model, PaperConfig) for s in (source.settings, settings)]
+    if published[0] != published[1]:
+        names = [("another", "paper")[is_paper] for is_paper in published]
+        rows = [f"model.variant: there {names[0]}, here {names[1]}", *rows]
     if rows:
         raise ValueError(
             f"init_from must have this configuration's trunk, got {len(rows)} differences in {path}:\n  " + "\n  ".join(rows) + "\n"
@@ -106,12 +107,12 @@ def start_from(source: Trained, settings: Settings, specs: Specs, statistics: St
 
     Raises ValueError where nothing at all can be loaded.
     """
-    theirs, ours = _named_entries(source.settings, source.specs), _named_entries(settings, specs)
-    untaught = _untaught(source, specs, statistics)
-    theirs[PROPRIO] = _apart(theirs[PROPRIO], untaught, len(source.specs.observation.proprio))
+    theirs = _named_entries(source.settings, source.specs, _untaught(source, specs, statistics))
+    ours = _named_entries(settings, specs)
     renormalized = named_leaves(_renormalized(source, settings, specs, statistics))
     found = {_network_name(name): np.asarray(leaf) for name, leaf in renormalized.items()}
     other_vision = model_differences(source.settings, settings, VISION)
+    other_language = _language_difference(source.settings, source.specs, settings, specs)
     values, fresh, rows = {}, {}, []
     for full_name, leaf in named_leaves(target).items():
         name = _network_name(full_name)
@@ -120,6 +121,8 @@ def start_from(source: Trained, settings: Settings, specs: Specs, statistics: St
             rows.append(Row(full_name, leaf.shape, "new", "the source has none"))
         elif name.startswith("tokens/images") and other_vision:
             rows.append(Row(full_name, leaf.shape, "new", "another image encoder: " + ", ".join(other_vision)))
+        elif name.startswith("tokens/language") and other_language:
+            rows.append(Row(full_name, leaf.shape, "new", f"another encoder of instructions: {other_language}"))
         elif _counted(name, theirs, value.shape) and _counted(name, ours, leaf.shape):
             moved, stay, row = _by_entry(full_name, value, theirs[name], ours[name], leaf.shape)
             rows.append(row)
@@ -223,8 +226,24 @@ def _words(entries: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(str(e) if not isinstance(e, tuple) else next(x for x in e if isinstance(x, str)) for e in entries))
 
 
-def _named_entries(settings: Settings, specs: Specs) -> dict[str, Entries]:
-    return named_entries(settings.model, specs, method_settings(settings.method).head)
+def _named_entries(settings: Settings, specs: Specs, untaught: Collection[int] = ()) -> dict[str, Entries]:
+    return named_entries(settings.model, specs, method_settings(settings.method).head, untaught)
+
+
+def _language_difference(there: Settings, there_specs: Specs, here: Settings, here_specs: Specs) -> str:
+    """In words, where what the two read of an instruction is not of one kind; "" where it is."""
+
+    def words(settings: Settings, spec: LanguageSpec) -> tuple[str, ...]:
+        if spec.kind != "tokens":
+            return (spec.kind,)
+        learned = (f"of tokenizer {spec.tokenizer}", spec.vocabulary) if settings.model.language == "words" else ()
+        return (spec.kind, f"for {settings.model.language}", *learned)
+
+    then, now = (words(s, p.observation.language) for s, p in ((there, there_specs), (here, here_specs)))
+    if then == now:
+        return ""
+    said = [" ".join(part[:3]) for part in (then, now)]
+    return f"there {said[0]}, here {said[1]}" + (", of another vocabulary" if said[0] == said[1] else "")
 
 
 def _network_name(name: str) -> str:
@@ -246,7 +265,7 @@ def _renormalized(source: Trained, settings: Settings, specs: Specs, statistics:
     wrapped = isinstance(source.params, dict) and "model" in source.params
     params = source.params["model"] if wrapped else source.params
     count = len(source.specs.observation.proprio)
-    if not count or "proprio_hidden" not in params.get("tokens", {}):
+    if not count:
         return source.params
     there = make_normalizer(source.statistics.proprio, source.settings.data.proprio_normalization)
     here = make_normalizer(statistics.proprio, settings.data.proprio_normalization)
@@ -258,23 +277,20 @@ def _renormalized(source: Trained, settings: Settings, specs: Specs, statistics:
             scale[i], shift[i] = _affine(there, here, i, j)
     gains = source.settings.model.motion_gain, settings.model.motion_gain
     ratio = gains[0] / gains[1] if all(gains) else 1.0
-    params = renormalize_proprio(params, scale, shift, ratio)
+    params = renormalize_proprio(params, state_rows(source.settings.model, source.specs), scale, shift, ratio)
     return {**source.params, "model": params} if wrapped else params
 
 
 def _untaught(source: Trained, specs: Specs, statistics: Statistics) -> set[int]:
-    """Numbers of the source's state that never moved in its data and do here: nothing has trained their rows."""
-    moves = {
-        d.name for d, low, high in zip(specs.observation.proprio, statistics.proprio.min, statistics.proprio.max, strict=True) if low < high
-    }
-    there = zip(source.specs.observation.proprio, source.statistics.proprio.min, source.statistics.proprio.max, strict=True)
-    return {i for i, (dimension, low, high) in enumerate(there) if low == high and dimension.name in moves}
-
-
-def _apart(entries: Entries, untaught: set[int], count: int) -> Entries:
-    """The rows of `count` numbers, in which those that nothing has trained go by a name that nobody has."""
-    names = (f"{name} (never moved)" if i % count in untaught else name for i, (name, _) in enumerate(entries.names))
-    return entries._replace(names=tuple((name, number) for name, (_, number) in zip(names, entries.names, strict=True)))
+    """Numbers of the source's state that stood still in its data and move or stand elsewhere here: nothing has trained their rows."""
+    there, here = source.statistics.proprio, statistics.proprio
+    still, places = constant(there), {d.name: j for j, d in enumerate(specs.observation.proprio)}
+    found = set()
+    for i, dimension in enumerate(source.specs.observation.proprio):
+        j = places.get(dimension.name)
+        if j is not None and still[i] and max(abs(here.min[j] - there.min[i]), abs(here.max[j] - there.max[i])) >= resolution(there)[i]:
+            found.add(i)
+    return found
 
 
 def _affine(there: Normalizer, here: Normalizer, i: int, j: int) -> tuple[float, float]:

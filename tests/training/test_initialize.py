@@ -231,6 +231,86 @@ def test_another_image_encoder_starts_anew_under_the_same_trunk(setting):
     assert rows["encoder/mlp/hidden/kernel"].status == "loaded"
 
 
+def test_the_published_network_follows_the_robots_numbers_by_name(setting):
+    """Other order, one number more, other statistics: rows move, and what is made of the same metres stays the same."""
+    silent = lambda specs: dataclasses.replace(specs, observation=dataclasses.replace(specs.observation, language=LanguageSpec()))
+    there = silent(make_specs(cameras=("primary",), observation_horizon=2))
+    here = silent(
+        make_specs(
+            cameras=("wrist", "primary"), proprio=(*STATE[::-1], Dimension("w", "m")), action=(GRIPPER, *HAND[:2], *JOINTS[:1]),
+            observation_horizon=3,
+        )
+    )  # fmt: skip
+    settings = setting(model={"variant": "paper"})
+    statistics = make_statistics(here, 5)
+    source = make_source(settings, there)
+    state, rows = started(source, settings, here, statistics)
+    new, old = named_leaves(state.params), named_leaves(source.params)
+    for name in ("action_hidden/kernel", "head/bias"):
+        np.testing.assert_array_equal(new[name][:3], old[name][jnp.array([3, 0, 1])])
+        np.testing.assert_array_equal(new[name][3], 0)
+    np.testing.assert_array_equal(new["head/kernel"][:, :3], old["head/kernel"][:, jnp.array([3, 0, 1])])
+    np.testing.assert_array_equal(new["positions"][1:], old["positions"])
+    np.testing.assert_array_equal(new["features/kernel"][64:128], old["features/kernel"][:64])
+    np.testing.assert_array_equal(new["features/kernel"][:64], 0)
+    assert rows["head/kernel"].reason == "same name: gripper, x, y; new, as 0: joint_0; skipped: z"
+    assert rows["features/kernel"].reason == "same name: camera primary, z, y, x; new, as 0: camera wrist, w"
+    robot = np.random.default_rng(9).normal(size=(4, 3)).astype(np.float32)
+    there_normalizer, here_normalizer = (make_normalizer(s.proprio, "mean_std") for s in (source.statistics, statistics))
+    layers = [{name: np.asarray(leaves[f"features/{name}"], np.float64) for name in ("kernel", "bias")} for leaves in (old, new)]
+    read_there = normalize(robot, there_normalizer) @ layers[0]["kernel"][64:] + layers[0]["bias"]
+    more = np.concatenate([robot[:, ::-1], np.ones((4, 1), np.float32)], axis=1)
+    np.testing.assert_allclose(normalize(more, here_normalizer) @ layers[1]["kernel"][128:] + layers[1]["bias"], read_there, atol=1e-5)
+
+
+def test_an_instruction_of_another_kind_starts_anew(setting):
+    """512 numbers that a dataset carries are not the 512 of a text encoder, nor one vocabulary's ids another's."""
+
+    def changed(language, spec):
+        specs = make_specs()
+        return setting(model={"language": language}), dataclasses.replace(
+            specs, observation=dataclasses.replace(specs.observation, language=spec)
+        )
+
+    ids = LanguageSpec("tokens", 3, 20, "wordpiece", "\n".join(map(str, range(20))))
+    pieces = LanguageSpec("tokens", 32, 3, "unigram", "a\t0\nb\t0\nc\t0")
+    for here, there, parameter, why in (
+        (
+            changed("t5_small", pieces),
+            changed("words", LanguageSpec("embedding", 1, 512)),
+            "project/kernel",
+            "embedding, here tokens for t5_",
+        ),
+        (
+            changed("words", ids),
+            changed("words", LanguageSpec("tokens", 3, 20)),
+            "embedding/embedding",
+            "words, here .* of tokenizer wordpiece",
+        ),
+    ):
+        source = make_source(*there)
+        start = start_from(source, *here, source.statistics, abstract(here[0].make_method(here[1]), here[1]))
+        rows = {row.parameter: row for row in start.rows}
+        assert rows[f"tokens/language/{parameter}"].status == "new"
+        assert re.search(why, rows[f"tokens/language/{parameter}"].reason)
+        assert rows["encoder/mlp/hidden/kernel"].status == "loaded"
+
+
+def test_a_number_that_stood_elsewhere_starts_as_new_and_leaves_the_bias(setting):
+    """0 throughout there, 100 throughout here: no row was trained to read the way between them; at 0 in both it is what it was."""
+    specs = make_specs()
+    moving = make_statistics(specs).proprio
+    at = lambda y: dataclasses.replace(moving, **{n: np.array([-1, y, -1.0]) for n in ("min", "mean", "q01")}, max=np.array([1, y, 1.0]),
+                                       std=np.array([1, 0, 1.0]))  # fmt: skip
+    source = make_source(setting(), specs, dataclasses.replace(make_statistics(specs), proprio=at(0.0)))
+    for place, kept in ((100.0, False), (0.0, True)):
+        state, rows = started(source, setting(), specs, dataclasses.replace(make_statistics(specs), proprio=at(place)))
+        layer, old = state.params["tokens"]["proprio_hidden"], source.params["tokens"]["proprio_hidden"]
+        np.testing.assert_array_equal(layer["bias"], old["bias"])
+        np.testing.assert_array_equal(layer["kernel"][1], old["kernel"][1] if kept else 0)
+        assert ("y (never moved)" in rows["tokens/proprio_hidden/kernel"].reason) != kept
+
+
 def test_a_number_that_never_moved_there_and_does_here_starts_as_new(setting):
     specs = make_specs()
     still = dataclasses.replace(make_statistics(specs).proprio, min=np.zeros(3), max=np.array([1.0, 0.0, 1.0]))
@@ -336,6 +416,12 @@ def test_a_source_with_another_trunk_is_refused_with_its_differences(tiny_run, t
         train({**tiny_config, "model": model, "init_from": str(tiny_run)}, tmp_path / "run")
     assert re.search(r"model.width: there 16, here 32\n  model.decoder_layers: there 1, here 2", str(error.value))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_published_network_is_another_trunk(tiny_run, tiny_config):
+    settings = Settings.from_dict({**tiny_config, "model": {**tiny_config["model"], "variant": "paper"}})
+    with pytest.raises(ValueError, match="model.variant: there another, here paper"):
+        read_source(str(tiny_run), settings, make_mesh())
 
 
 def test_a_source_whose_configuration_is_unreadable_is_refused(tiny_run, tiny_config, tmp_path):
