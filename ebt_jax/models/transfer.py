@@ -26,7 +26,10 @@ from ebt_jax.specs import Specs
 from ebt_jax.types import AnyArray, Params
 
 STACKS = {"encoder", "decoder", "blocks"}
-"""Modules whose parameters have a leading axis of layers (`transformer.stack`)."""
+"""Modules whose parameters have a leading axis of layers (`transformer.stack`); also the published network's key_value/product."""
+
+CONVOLUTIONS = {"resnet", "imagenet", "patches"}
+"""Modules whose kernels with four axes [y x inputs outputs] are convolutions."""
 
 MODEL_PREFIX = "model/"
 """Before the network's own parameters where a method has parameters beside them."""
@@ -120,12 +123,15 @@ def renormalize_proprio(
 
 
 def layers_and_matrix(name: str, shape: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """(layers, inputs, outputs) of a parameter that multiplies vectors; None for any other."""
+    """(layers, inputs, outputs) of a parameter that multiplies vectors; None for any other.
+
+    What one module computes of one input is one matrix, as keys and values of all decoder layers in key_value/kernel.
+    """
     *modules, last = name.split("/")
     if last != "kernel" or len(shape) < 2:
         return None
-    layers, *rest = shape if STACKS & set(modules) else (1, *shape)
-    inputs = math.prod(rest[:-1]) if "resnet" in modules or modules[-1] == "patches" else rest[0]
+    layers, *rest = shape if STACKS & set(modules) or modules[-2:] == ["key_value", "product"] else (1, *shape)
+    inputs = math.prod(rest[:-1]) if CONVOLUTIONS & set(modules) and len(rest) == 4 else rest[0]
     return layers, inputs, math.prod(rest) // inputs
 
 

@@ -114,6 +114,9 @@ def test_what_counts_as_a_matrix():
     assert layers_and_matrix("tokens/images/vit/blocks/mlp/hidden/kernel", (8, 64, 256)) == (8, 64, 256)
     assert layers_and_matrix("tokens/images/resnet/stage0_block0/conv1/kernel", (3, 3, 16, 32)) == (1, 144, 32)
     assert layers_and_matrix("tokens/images/vit/patches/kernel", (16, 16, 3, 64)) == (1, 768, 64)
+    assert layers_and_matrix("tokens/images/imagenet/stage0_block0/conv1/kernel", (3, 3, 64, 64)) == (1, 576, 64)
+    assert layers_and_matrix("tokens/images/resnet/film0_0/modulation/kernel", (32, 2, 16)) == (1, 32, 32)
+    assert layers_and_matrix("model/key_value/product/kernel", (8, 256, 2, 4, 64)) == (8, 256, 512)
     assert layers_and_matrix("encoder/mlp/hidden/bias", (2, 64)) is None
     assert layers_and_matrix("tokens/time", (2, 64)) is None
 
