@@ -129,6 +129,10 @@ def _check(name: str, rule: str, value: Any, holds: bool) -> None:
         raise ValueError(f"{name} must {rule}, got {value!r}.")
 
 
+PAPER_FREE = ("width", "encoder_layers", "decoder_layers", "heads", "keypoints", "first_action", "precision", "remat", "unroll")
+"""Settings of the published network that need not be as published."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PaperConfig(ModelConfig):
     """The published network (`models/paper.py`), at any width and depth; what it has not cannot be set.
@@ -151,19 +155,9 @@ class PaperConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check("first_action", "be 'newest' or 'oldest'", self.first_action, self.first_action in ("newest", "oldest"))
-        for name in (
-            "mlp_ratio",
-            "actions_per_token",
-            "qk_norm",
-            "vision",
-            "vision_width",
-            "stem",
-            "pooling",
-            "share_vision",
-            "motion_gain",
-        ):
-            published = PaperConfig.__dataclass_fields__[name].default
-            _check(name, f"be {published!r}, as published", getattr(self, name), getattr(self, name) == published)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            _check(field.name, f"be {field.default!r}, as published", value, field.name in PAPER_FREE or value == field.default)
 
 
 VARIANTS: dict[str, ModelConfig] = {

@@ -100,7 +100,17 @@ def test_what_the_published_network_has_not_is_refused(make_specs):
         make_energy_model(model_variant("paper"), make_specs(language="embedding"))
     with pytest.raises(ValueError, match="must have the head 'energy'"):
         make_vector_model(model_variant("paper"), make_specs(), timed=False)
-    with pytest.raises(ValueError, match="mlp_ratio must be 1, as published, got 4"):
-        model_variant("paper", mlp_ratio=4)
+    for setting, value, published in (
+        ("mlp_ratio", 4, "1"),
+        ("patch_size", 8, "16"),
+        ("vision_layers", 2, "8"),
+        ("vision_weights", "somewhere", "''"),
+        ("film", True, "False"),
+        ("language", "t5_small", "'words'"),
+    ):
+        with pytest.raises(ValueError, match=f"{setting} must be {published}, as published, got {value!r}"):
+            model_variant("paper", **{setting: value})
+    with pytest.raises(ValueError, match="encoder_attention must be 'einsum', as published, got 'fused'"):
+        model_variant("paper", encoder_attention="fused", precision="bfloat16")
     with pytest.raises(ValueError, match="first_action must be 'newest' or 'oldest', got 'last'"):
         model_variant("paper", first_action="last")
