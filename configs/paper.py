@@ -6,8 +6,9 @@
 
 The settings of 30 October 2025; :later are those of 6 November: loss at the last step only, T = 9, a third of the learning rate, and up to
 20 steps by the stopping rule. 900,000 updates of 6 to 10 second-order steps through 8.6 M parameters, for one GPU; not run. :debug is a
-narrow network on the bundled sample for a minute on two CPU cores. For other data, --config.data.mixture=NAME, and a step size that fits
-their chunk (see mcmc.step_size below); with --config.model.cameras="('primary','wrist')" the network is the published one of 31 M.
+narrow network on the bundled sample for a minute on two CPU cores. For other data, --config.data.mixture=NAME, and mcmc.step_size and
+mcmc.min_gradient that fit their chunk (see below); with --config.model.cameras="('primary','wrist')" the network is the published one of
+31 M.
 
 What differs from the published code, and why: docs/parity.md.
 """
@@ -61,7 +62,7 @@ def get_config(variant: str = "") -> ConfigDict:
     mcmc.noise_start = 0.2
     mcmc.noise_end = 0.002
     mcmc.energy_temperature = 1.0
-    mcmc.min_gradient = 1e-3
+    mcmc.min_gradient = 1e-3 * (16 * 7 / (16 * 2)) ** 0.5  # 1e-3 for their chunks: at rest where a number's own step is as short as there
     mcmc.stop_gradient = True
     mcmc.stop_gradient_velocity = False
 
@@ -95,6 +96,7 @@ def get_config(variant: str = "") -> ConfigDict:
         data.data_dir = "bundled"
         data.mixture = "metaworld_pick_place_v3"
         mcmc.step_size = 1000.0 / (16 * 7) * (16 * 4)
+        mcmc.min_gradient = 1e-3 * (16 * 7 / (16 * 4)) ** 0.5
         config.model.update({"width": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 2})
         optimizer.learning_rate = 1e-3
         optimizer.warmup_steps = 10
