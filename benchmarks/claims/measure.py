@@ -238,7 +238,9 @@ def changed_policy(policy: Policy, what: Recipe, sampler: Sampler, data_dir: str
     if not sampler.change:
         return policy
     settings = training.Settings.from_dict(scheduled(changed(what.config, sampler.change), 1, what.warmup, data_dir))
-    return dataclasses.replace(policy, method=dataclasses.replace(settings, model=acting(settings.model)).make_method(policy.specs))
+    return dataclasses.replace(
+        policy, method=dataclasses.replace(settings, model=acting(settings.model)).make_method(policy.specs, policy.statistics)
+    )
 
 
 def _portable(config: Mapping[str, Any]) -> dict[str, Any]:
