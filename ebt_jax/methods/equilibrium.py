@@ -35,8 +35,9 @@ class Equilibrium(Tie):
       decay: c(t), "truncated" (constant, then linear to 0 after `cutoff`: more precise) or "linear".
       cutoff: where the truncated c begins to fall.
       scale: lambda, the gradient's size far from the data.
-      travel: where positive, n steps of inference each have step size travel / (lambda n), whatever mcmc.step_size says;
-        about 1 to 1.5 suits few steps. 0 uses mcmc.step_size as it is.
+      travel: where positive, n steps of inference each have step size travel / (lambda n), whatever mcmc.step_size says. 1 suits up
+        to three steps, which then land on the data; 1.25 suits more, with one left to settle (docs/experiments.md). 0 uses
+        mcmc.step_size as it is.
       head: "energy", or "vector" for the same field without an energy.
     """
 
