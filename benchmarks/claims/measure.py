@@ -22,7 +22,7 @@ from benchmarks.claims.demonstrations import data_sha256, prepare
 from benchmarks.claims.frozen import frozen_commit, sources
 from benchmarks.claims.latency import chunk_flops, latency
 from benchmarks.claims.provenance import COMMIT, SOURCES, disagreements, fixed, here
-from benchmarks.claims.recipe import Recipe, affordable, changed, recipe, scheduled, update_flops
+from benchmarks.claims.recipe import Recipe, affordable, changed, recipe, scheduled, stages, update_flops
 from benchmarks.claims.rollouts import evaluate, is_asked
 from benchmarks.claims.settings import FILE, Sampler, Settings, read_settings
 from benchmarks.claims.store import first_result, locked, write_json
@@ -38,6 +38,10 @@ from ebt_jax.training.optimizer import parameter_count
 from ebt_jax.training.trained import acting
 
 Progress = Callable[..., Any]
+
+PRETRAINING = "pretraining"
+"""Folder of a first stage, in the run's."""
+SPENT = ("seconds", "update_seconds", "compile_seconds", "cpu_seconds")
 
 _REMEDY = "Bring back the run folder that the file came from, or move the file away to train the cell anew."
 
@@ -191,7 +195,28 @@ def _check_alike(*trees: tuple[str, Mapping[str, Any]]) -> None:
 
 
 def train_cell(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, progress: Progress) -> dict[str, Any]:
-    """The cell's training, or what is left of it, as the JSON tells it.
+    """The cell's training, or what is left of it, as the JSON tells it: of the last stage, the first under "pretraining".
+
+    "flops" and "training" ("seconds", "update_seconds", "compile_seconds", "cpu_seconds") are of both.
+    """
+    *earlier, last = stages(what, str(workdir / PRETRAINING))
+    if not earlier:
+        return train_stage(last, workdir, data_dir, progress)
+    before = train_stage(earlier[0], workdir / PRETRAINING, data_dir, progress)
+    if "diverged" in before:
+        write_json(workdir / "training.json", before)
+        return before
+    after = train_stage(last, workdir, data_dir, progress)
+    sums = {name: _sum(before["training"][name], after["training"][name]) for name in SPENT}
+    return {**after, "flops": before["flops"] + after["flops"], "training": {**after["training"], **sums}, "pretraining": before}
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
+
+
+def train_stage(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, progress: Progress) -> dict[str, Any]:
+    """One training, or what is left of it, as the JSON tells it.
 
     "seconds": of the whole training, compilation and what kills undid included; "update_seconds": in updates and in waiting for their data;
     "cpu_seconds": of all threads, compilation included, None where it was resumed.
@@ -245,7 +270,8 @@ def changed_policy(policy: Policy, what: Recipe, sampler: Sampler, data_dir: str
 
 def _portable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Without this machine's folders."""
-    return {**config, "data": {name: value for name, value in config["data"].items() if name not in ("data_dir", "cache_dir")}}
+    data = {name: value for name, value in config["data"].items() if name not in ("data_dir", "cache_dir")}
+    return {**config, "data": data, **({"init_from": PRETRAINING} if "init_from" in config else {})}
 
 
 def _begun(workdir: pathlib.Path) -> list[str]:
@@ -265,5 +291,5 @@ def _cpu_seconds() -> float:
 def _spent(workdir: pathlib.Path, seconds: float) -> float:
     """Wall seconds of the whole cell, earlier attempts by what they left: training and rollouts."""
     rollouts = sum(json.loads(path.read_text())["seconds"] for path in (workdir / "rollouts").glob("*.json"))
-    trained = json.loads((workdir / "training.json").read_text())["training"]["seconds"]
+    trained = sum(json.loads(path.read_text())["training"]["seconds"] for path in workdir.rglob("training.json"))
     return max(seconds, trained + rollouts)

@@ -30,6 +30,7 @@ class Recipe(NamedTuple):
       episodes: of each sampler.
       flops: of training, all of it.
       warmup: share of the updates.
+      pretraining: its configuration and share of the operations, where there is one.
     """
 
     config: dict[str, Any]
@@ -37,13 +38,17 @@ class Recipe(NamedTuple):
     episodes: int
     flops: float
     warmup: float
+    pretraining: tuple[dict[str, Any], float] | None = None
 
     @property
     def trial(self) -> str:
         """Eight letters of the hash of what is trained, without seeds: the same for every seed of one try, however it is asked."""
-        config = {key: value for key, value in self.config.items() if key not in ("seed", "evaluation")}
-        trained = {**self._asdict(), "config": config}
+        trained = {**self._asdict(), "config": _seedless(self.config)}
         del trained["samplers"]
+        if self.pretraining is None:
+            del trained["pretraining"]
+        else:
+            trained["pretraining"] = (_seedless(self.pretraining[0]), self.pretraining[1])
         return hashlib.sha256(json.dumps(trained, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -59,26 +64,46 @@ def recipe(settings: Settings, cell: Cell, changes: Mapping[str, Any] | None = N
         raise ValueError(f"confirmation must run from the committed settings alone, got changes of {sorted(changes)}.")
     scale = settings.scale(cell.scale)
     suite, contestant = parts(settings, cell)
-    config = merge(merge(scale.config, suite.config), contestant.config)
-    config |= {
-        "seed": cell.training_seed,
-        "save_interval": 0,
-        "eval_interval": 0,
-        "eval_batches": 1,
-        "keep_checkpoints": 1,
-        "log_interval": 0,
-    }
-    config["evaluation"] = {
-        "suite": suite.simulator,
-        "tasks": [suite.task],
-        "episodes": suite.episodes[cell.phase],
-        "seed": cell.evaluation_seed,
-    }
-    config["data"]["mixture"] = dataset(suite)
-    config.setdefault("mesh", {"data": 1, "fsdp": 1})
+
+    def whole(own: Mapping[str, Any]) -> dict[str, Any]:
+        config = merge(merge(scale.config, suite.config), own)
+        config |= {
+            "seed": cell.training_seed,
+            "save_interval": 0,
+            "eval_interval": 0,
+            "eval_batches": 1,
+            "keep_checkpoints": 1,
+            "log_interval": 0,
+        }
+        config["evaluation"] = {
+            "suite": suite.simulator,
+            "tasks": [suite.task],
+            "episodes": suite.episodes[cell.phase],
+            "seed": cell.evaluation_seed,
+        }
+        config["data"]["mixture"] = dataset(suite)
+        config.setdefault("mesh", {"data": 1, "fsdp": 1})
+        return config
+
+    first = contestant.pretraining
+    pretraining = (whole(first.config), first.share) if first else None
     samplers = dict(contestant.samplers) | contestant.disturbed(suite.conditions)
     samplers |= contestant.sweep.samplers if sweep and contestant.sweep else {}
-    return Recipe(changed(config, changes or {}), samplers, suite.episodes[cell.phase], cell.budget * scale.core_minute, scale.warmup)
+    config = changed(whole(contestant.config), changes or {})
+    return Recipe(config, samplers, suite.episodes[cell.phase], cell.budget * scale.core_minute, scale.warmup, pretraining)
+
+
+def stages(what: Recipe, folder: str) -> list[Recipe]:
+    """A recipe's trainings, one after the other; the last begins with the parameters that the first leaves in `folder`."""
+    if what.pretraining is None:
+        return [what]
+    config, share = what.pretraining
+    first = what._replace(config=config, flops=share * what.flops, pretraining=None)
+    return [first, what._replace(config={**what.config, "init_from": folder}, flops=(1 - share) * what.flops, pretraining=None)]
+
+
+def _seedless(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in ("seed", "evaluation")}
 
 
 def scheduled(config: Mapping[str, Any], updates: int, warmup: float, data_dir: str) -> dict[str, Any]:

@@ -107,6 +107,25 @@ class Sweep:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pretraining:
+    """What a contestant learns first: its own training begins with these parameters.
+
+    Attributes:
+      share: of the budget's operations.
+      config: merged over suite and scale, in place of the contestant's own: at least its `method`.
+    """
+
+    share: float
+    config: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"share of a pretraining must lie in (0, 1), got {self.share}.")
+        if "name" not in self.config.get("method", {}):
+            raise ValueError(f"config of a pretraining must name its method, got {dict(self.config)}.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Contestant:
     """A way of learning, and how its policies are asked.
 
@@ -114,11 +133,13 @@ class Contestant:
       config: merged over suite and scale: at least its `method`.
       samplers: name -> how it is asked; all are evaluated on one training.
       sweep: asked besides, in development and where wished.
+      pretraining: what comes before, if anything; paid from the same budget.
     """
 
     config: Mapping[str, Any]
     samplers: Mapping[str, Sampler]
     sweep: Sweep | None = None
+    pretraining: Pretraining | None = None
 
     @property
     def first(self) -> str:
@@ -241,7 +262,8 @@ def _sha256(tree: Mapping[str, Any], scale: str) -> str:
 
 def _contestant(tree: Mapping[str, Any]) -> Contestant:
     samplers = {name: Sampler(**one) if isinstance(one, Mapping) else Sampler(one) for name, one in tree["samplers"].items()}
-    return Contestant(tree["config"], samplers, Sweep(**tree["sweep"]) if "sweep" in tree else None)
+    pretraining = Pretraining(**tree["pretraining"]) if "pretraining" in tree else None
+    return Contestant(tree["config"], samplers, Sweep(**tree["sweep"]) if "sweep" in tree else None, pretraining)
 
 
 def _scale(tree: Mapping[str, Any]) -> Scale:

@@ -263,7 +263,8 @@ def _prices(trees: Sequence[Mapping[str, Any]], sampler: str) -> list[str]:
     found = [tree["samplers"][sampler] for tree in whole]
     milliseconds = [f"{np.mean([one['latency_ms'][size]['p50'] for one in found]):.2f}" if found else "" for size in ("1", "32")]
     flops = f"{found[0]['chunk_flops'] / 1e6:.2f}" if found else ""
-    return [f"{trees[0]['updates']:,}", f"{np.mean(seconds):.0f}" if whole else "", flops, *milliseconds]
+    updates = " + ".join(f"{stage['updates']:,}" for stage in (trees[0].get("pretraining"), trees[0]) if stage)
+    return [updates, f"{np.mean(seconds):.0f}" if whole else "", flops, *milliseconds]
 
 
 def _row(*cells: object) -> str:

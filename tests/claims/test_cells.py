@@ -21,7 +21,7 @@ def test_the_small_scale_is_the_planned_one():
     settings = read_settings()
     for phase in PHASES:
         cells = enumerate_cells(settings, phase, "small")
-        assert len(cells) == len(set(cells)) == 10 * (3 * 3 + 3 * 5)
+        assert len(cells) == len(set(cells)) == 11 * (3 * 3 + 3 * 5)
         assert [cell.budget for cell in cells] == sorted(cell.budget for cell in cells)
 
 

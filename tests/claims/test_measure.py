@@ -310,6 +310,34 @@ def test_what_is_not_finite_takes_its_time(monkeypatch):
     assert latency.latency(policy, {"2": 2}, seconds=0)["2"]["1"]["p50"] == 500
 
 
+@pytest.mark.slow
+def test_a_pretrained_cell_goes_on_from_there(tmp_path):
+    def refined(tree):
+        tiny(tree)
+        method = tree["contestants"].pop("equilibrium")["config"]["method"]
+        tree["contestants"]["refined"] = {
+            "pretraining": {"share": 0.5, "config": {"method": method}},
+            "config": {"method": {"name": "ebt"}, "mcmc": {"num_steps": 1}},
+            "samplers": {"1": 1},
+        }
+        tree["comparisons"] = tree["primary"] = [["refined/1", "regression/1"]]
+
+    settings = write_settings(tmp_path, refined)
+    folders = Folders(tmp_path / "results", tmp_path / "runs", tmp_path / "data", None)
+    (tmp_path / "data").symlink_to(bundled_sample_dir())
+    (cell,) = (one for one in enumerate_cells(settings, "development", "small") if one.contestant == "refined")
+    path = measure(folders, settings, cell, cli.progress)
+    tree = json.loads(path.read_text())
+    first = tree["pretraining"]
+    assert (first["config"]["method"]["name"], tree["config"]["method"]["name"]) == ("equilibrium", "ebt")
+    assert first["flops"] + tree["updates"] * tree["update_flops"] == tree["flops"] <= 1e8
+    assert tree["training"]["seconds"] > first["training"]["seconds"] > 0
+    assert tree["config"]["init_from"] == "pretraining"
+    assert str(tmp_path) not in path.read_text()
+    (report,) = (tmp_path / "runs").rglob("init_from.json")
+    assert {row["status"] for row in json.loads(report.read_text())["parameter"]} == {"loaded"}
+
+
 def test_columns_are_one_number_an_episode():
     episodes = [
         EpisodeResult("pusht", 0, 7, False, 1.0, 300, {"score": 0.25, "final_coverage": 0.125}, {"energy": [1.0, 3.0]}, 0.5),

@@ -5,7 +5,7 @@ import pytest
 from made_up import small, write_settings
 
 from benchmarks.claims.cells import Cell
-from benchmarks.claims.recipe import affordable, merge, recipe, scheduled, update_flops
+from benchmarks.claims.recipe import affordable, merge, recipe, scheduled, stages, update_flops
 from benchmarks.claims.settings import read_settings
 from ebt_jax.data.mixture import open_mixture
 from ebt_jax.training.settings import Settings
@@ -29,6 +29,28 @@ def test_core_minutes_become_operations(tmp_path):
     settings = write_settings(tmp_path, small)
     assert recipe(settings, FLOW).flops == 2 * 2.4e12
     assert recipe(settings, FLOW._replace(budget=6)).flops == 3 * recipe(settings, FLOW).flops
+
+
+def test_a_pretraining_is_paid_from_the_same_budget():
+    settings = read_settings()
+    what = recipe(settings, FLOW._replace(contestant="equilibrium-energy-score"))
+    first, last = stages(what, "there")
+    assert first.flops + last.flops == what.flops
+    assert (first.config["method"]["name"], last.config["method"]["name"]) == ("equilibrium", "ebt")
+    assert "init_from" not in first.config
+    assert last.config["init_from"] == "there"
+    plain = recipe(settings, FLOW)
+    assert stages(plain, "there") == [plain]
+
+
+def test_another_pretraining_is_another_trial(tmp_path):
+    cell = FLOW._replace(contestant="equilibrium-energy-score")
+    one, other, longer = (
+        write_settings(tmp_path, lambda tree, change=change: tree["contestants"][cell.contestant]["pretraining"].update(change))
+        for change in ({}, {"config": {"method": {"name": "equilibrium", "cutoff": 0.9}}}, {"share": 0.75})
+    )
+    assert len({recipe(settings, cell).trial for settings in (one, other, longer)}) == 3
+    assert recipe(one, cell).trial == recipe(one, cell._replace(seed=1)).trial
 
 
 def test_an_update_is_counted_at_its_batch_size_with_everything_in_it(tiny_config):

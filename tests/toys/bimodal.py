@@ -66,8 +66,9 @@ def mlp_energy(action_shape=(HORIZON, 2), observed=1, width=WIDTH):
     return EnergyModel(mlp_init(action_shape[0] * action_shape[1] + observed, 1, width), encode, energy, action_shape)
 
 
-def mlp_vector(timed):
-    """A chunk: the output of an MLP on (chunk, side) and, where timed, sines and cosines of the time."""
+def mlp_vector(timed, action_shape=(HORIZON, 2), observed=1, width=WIDTH):
+    """A chunk: the output of an MLP on (chunk, the `observed` numbers) and, where timed, sines and cosines of the time."""
+    numbers = action_shape[0] * action_shape[1]
     waves = jnp.pi * jnp.array([[0.5, 1.0, 2.0, 4.0]])
 
     def predict(params, context, actions, time):
@@ -75,12 +76,12 @@ def mlp_vector(timed):
         clock = [jnp.sin(waves * time[:, None]), jnp.cos(waves * time[:, None])] if timed else []
         return mlp(params, actions, context, *clock).reshape(actions.shape)
 
-    return VectorModel(mlp_init(HORIZON * 2 + 1 + 8 * timed, HORIZON * 2, WIDTH), encode, predict, (HORIZON, 2))
+    return VectorModel(mlp_init(numbers + observed + 8 * timed, numbers, width), encode, predict, action_shape)
 
 
-def model_for(head):
-    """The MLP that a method of this head learns."""
-    return mlp_energy() if head == "energy" else mlp_vector(timed=head == "timed_vector")
+def model_for(head, *shape):
+    """The MLP that a method of this head learns; `shape` as of `mlp_energy`."""
+    return mlp_energy(*shape) if head == "energy" else mlp_vector(head == "timed_vector", *shape)
 
 
 def train(method: Method, updates: int, learning_rate: float = 2e-3, batch: int = 64, seed: int | jax.Array = 0, draw=draw):
