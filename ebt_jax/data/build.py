@@ -168,7 +168,7 @@ def _remove_if_empty(folder: epath.Path) -> None:
     try:
         if not any(folder.iterdir()):
             folder.rmdir()
-    except OSError:
+    except (OSError, ValueError):  # where it filled meanwhile, epath raises the second
         logging.info("%s is left to those who still build", folder)
 
 

@@ -53,6 +53,7 @@ def test_another_pretraining_is_another_trial(tmp_path):
     assert recipe(one, cell).trial == recipe(one, cell._replace(seed=1)).trial
 
 
+@pytest.mark.slow
 def test_an_update_is_counted_at_its_batch_size_with_everything_in_it(tiny_config):
     """Twice the batch, twice the operations; more starts or steps cost more; the optimiser and the learning rate nothing."""
     base = sample_settings(tiny_config)

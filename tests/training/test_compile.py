@@ -94,6 +94,7 @@ def test_a_chain_that_begins_and_ends_within_a_loop_is_repeated():
     assert count_collectives(inside) == ({"all-gather": 1}, 1)
 
 
+@pytest.mark.slow
 def test_an_update_of_eight_devices_exchanges_outside_its_loops(tiny_config):
     settings = Settings.from_dict({**tiny_config, "method": {"name": "regression"}})
     compiled = compile_step(settings, open_mixture(settings.data).specs, "8", jax.devices())

@@ -143,6 +143,7 @@ def test_another_configuration_is_refused_with_its_differences(tiny_run, tiny_co
     assert "data.action_horizon: there 4, now 8" in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path, tiny_config, monkeypatch):
     good = loop.train_batches
 
@@ -193,6 +194,7 @@ def test_a_full_disk_ends_the_run_with_what_is_safe(tmp_path, tiny_config, monke
     assert max(losses(tmp_path)) == 12
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_mesh(tiny_run, tiny_config, tmp_path, monkeypatch):
     """From replicas to sharded parameters: the same losses to rounding, and its checkpoints say which mesh they were made on."""
     shutil.copytree(tiny_run, tmp_path / "run")
@@ -234,6 +236,7 @@ def test_a_wait_for_data_is_one_that_the_devices_share():
     assert loop.out_of_work([])
 
 
+@pytest.mark.slow
 def test_a_slow_loader_shows_in_the_share_of_data(tmp_path, tiny_config, monkeypatch):
     fast = loop.train_batches
 

@@ -43,7 +43,7 @@ def one_device():
     return make_mesh(devices=jax.devices()[:1])
 
 
-@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (2, 4), (1, 8)])
+@pytest.mark.parametrize(("data", "fsdp"), [pytest.param(8, 1, marks=pytest.mark.slow), (2, 4), pytest.param(1, 8, marks=pytest.mark.slow)])
 def test_eight_devices_equal_one(data, fsdp, monkeypatch):
     """Losses, parameters, moments and EMA of three updates, to 1e-6; with every matrix sharded."""
     monkeypatch.setattr("ebt_jax.sharding.SMALLEST_SHARDED", 64)
@@ -79,7 +79,8 @@ def plain_run():
     return run(make_mesh(2, 2, jax.devices()[:4]))
 
 
-@pytest.mark.parametrize(("parts", "gradient"), [(4, "saved"), (4, "lean"), pytest.param(1, "recomputed", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("parts", "gradient"), [(4, "saved"), (4, "lean"), (1, "recomputed")])
 def test_neither_accumulation_nor_how_the_descent_is_differentiated_changes_anything(parts, gradient):
     plain, plain_losses = plain_run()
     settings = OptimizerSettings(warmup_steps=1, accumulate_steps=parts)

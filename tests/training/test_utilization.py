@@ -19,6 +19,7 @@ def test_what_is_computed_twice_counts_once(tiny_config):
     assert samples_at_peak(settings, specs, "NVIDIA H200", 4) == pytest.approx(4 * 989.5e12 / flops)
 
 
+@pytest.mark.slow
 def test_a_descent_needs_three_encodings_and_six_energies_a_step(tiny_config):
     """M = 2 descents of K = 2 steps; what is frozen needs no gradient, so an update needs less."""
     settings = Settings.from_dict(tiny_config)
