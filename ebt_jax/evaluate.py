@@ -21,6 +21,7 @@ from typing import Any
 from absl import flags, logging
 
 from ebt_jax import cli, simulators
+from ebt_jax.simulators.disturbance import Disturbance
 
 _POLICY = flags.DEFINE_string("policy", None, "A workdir, its checkpoints, one step of them, or an artifact.")
 _SUITE = flags.DEFINE_enum("suite", None, [*simulators.SUITES, "dataset"], "Where to evaluate.")
@@ -141,16 +142,14 @@ def _checked_shard() -> tuple[int, int] | None:
         raise flags.ValidationError(f"--{error}") from error
 
 
-def _checked_disturbance() -> Any:
+def _checked_disturbance() -> Disturbance:
     """What is to go wrong. Raises flags.ValidationError for what cannot."""
-    from ebt_jax.simulators.disturbance import Disturbance
-
     if _SUITE.value == "dataset" and (_DISTURB_AT.value or _PUSH.value or _RELEASE.value or _NOISE.value):
         raise flags.ValidationError("--push, --release and --observation_noise must be of a closed loop, got --suite=dataset.")
     try:
         return Disturbance(_DISTURB_AT.value, _PUSH.value, _RELEASE.value, _NOISE.value)
     except ValueError as error:
-        raise flags.ValidationError(f"--disturb_at must come with --push or --release, got {_DISTURB_AT.value} alone.") from error
+        raise flags.ValidationError(f"--disturb_at, --push, --release and --observation_noise must fit together: {error}") from error
 
 
 def _check_doubt() -> None:
@@ -191,7 +190,7 @@ def _closed_loop(
     output: pathlib.Path,
     shard: tuple[int, int] | None,
     horizon: int,
-    disturbance: Any,
+    disturbance: Disturbance,
     about: dict[str, Any],
 ) -> tuple[Any, dict[str, Any]]:
     """The rollouts, and `about` with what else they depend on."""

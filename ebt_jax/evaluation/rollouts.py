@@ -101,7 +101,7 @@ class _Sensors(NamedTuple):
 class _Running:
     """An episode in its seat."""
 
-    def __init__(self, result: EpisodeResult, horizon: int, execution: Execution, first: Outcome, seen: "_Sensors") -> None:
+    def __init__(self, result: EpisodeResult, horizon: int, execution: Execution, first: Outcome, seen: _Sensors) -> None:
         self.result, self._seen = result, seen
         self.executed: list[Float[np.ndarray, " a"]] = []
         self.chunks = Chunks(execution)
