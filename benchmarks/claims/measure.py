@@ -158,7 +158,7 @@ def _measured(
                 write_json(answered, {**answers, "evaluated_at": COMMIT, **here()})
             tree["samplers"][name] = found = json.loads(answered.read_text())
             logging.info("%s, %s: mean score %.3f of %d episodes", cell, name, np.mean(found["episodes"]["score"]), what.episodes)
-        steps = {name: sampler.num_steps for name, sampler in parts(settings, cell)[1].samplers.items()}
+        steps = {name: sampler.num_steps for name, sampler in parts(settings, cell)[1].samplers.items() if not sampler.stopping}
         timed, operations = latency(policy, steps), chunk_flops(policy, steps)
         for name in steps:
             tree["samplers"][name] |= {"latency_ms": timed[name], "chunk_flops": operations[name]}

@@ -37,7 +37,8 @@ def steps_plot(settings: Settings, finished: Finished, suites: Sequence[str], co
     figure, axes = canvas(rows, min(3, len(shown)), 3.6 * rows)
     for (suite, budget), ax in zip(shown, axes, strict=False):
         for name, contestant in settings.contestants.items():
-            samplers = sorted(contestant.samplers, key=lambda sampler: contestant.samplers[sampler].num_steps)
+            fixed = [sampler for sampler, asked in contestant.samplers.items() if not asked.stopping]
+            samplers = sorted(fixed, key=lambda sampler: contestant.samplers[sampler].num_steps)
             steps = {contestant.samplers[sampler].num_steps: (budget, sampler) for sampler in samplers}
             _draw(ax, _points(settings, finished, suite, name, steps), name, colours[name])
         _finish(ax, f"{suite}, {budget} core-minutes", "steps of the sampler")

@@ -1,6 +1,7 @@
 """One sampler of one policy in closed loop: every episode's numbers, as columns."""
 
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from benchmarks.claims.settings import Sampler, Suite
-from ebt_jax.evaluation.rollouts import Asking, EpisodeResult, rollout
+from ebt_jax.evaluation.rollouts import EpisodeResult, rollout
 from ebt_jax.policy import NotFiniteError, Policy, PolicyOutput
 from ebt_jax.simulators.simulator import evaluation_state
 from ebt_jax.types import Keys, Observation
@@ -23,16 +24,16 @@ DIGITS = 6
 def evaluate(policy: Policy, suite: Suite, sampler: Sampler, episodes: int, seed: int) -> dict[str, Any]:
     """`episodes` episodes of a policy whose method has the sampler's changes.
 
-    Returns {"num_steps", "change", "disturbance", "episodes": column -> one number an episode, "seconds", "cores"}. Columns: state (the
+    Returns {"num_steps", "change", "disturbance", "stopping", "episodes": column -> one number an episode, "seconds", "cores"}. Columns: state (the
     initial one), score (PushT: best coverage / 0.95, at most 1; else success), success, length, jitter of the executed actions
-    (normalised), the simulator's own measures, and, where there is an energy, `energy`, `energy_drop` and `gradient_norm` of the answers:
-    first, mean and largest over an episode's decisions.
+    (normalised), the simulator's own measures, and of the answers, first, mean and largest over an episode's decisions: `energy`,
+    `energy_drop` and `gradient_norm` where there is an energy, `num_steps` where each rests by itself.
 
     A sampler with an answer that is not finite scores 0 in every episode, with nothing but states, scores and success among the columns,
     and "not_finite" says what it was.
     """
     begun = time.perf_counter()
-    measure = note_energy if policy.method.energy is not None else None
+    measure = functools.partial(note, sampler)
     told = asked(sampler)
     try:
         found = rollout(
@@ -41,7 +42,7 @@ def evaluate(policy: Policy, suite: Suite, sampler: Sampler, episodes: int, seed
             (suite.task,),
             episodes,
             seed,
-            asking=Asking(sampler.num_steps),
+            asking=sampler.asking,
             measure=measure,
             disturbance=sampler.disturbance,
         )
@@ -55,17 +56,23 @@ def evaluate(policy: Policy, suite: Suite, sampler: Sampler, episodes: int, seed
 def asked(sampler: Sampler) -> dict[str, Any]:
     """How a sampler asks, as its JSON says it."""
     wrong = {key: value for key, value in dataclasses.asdict(sampler.disturbance).items() if value}
-    return {"num_steps": sampler.num_steps, "change": dict(sampler.change), "disturbance": wrong}
+    told = {"num_steps": sampler.num_steps, "change": dict(sampler.change), "disturbance": wrong}
+    return {**told, "stopping": dict(sampler.stopping)}
 
 
 def is_asked(found: Mapping[str, Any] | None, sampler: Sampler) -> bool:
     """Whether these are a sampler's rollouts, and not those of another that had its name."""
-    return found is not None and {"change": {}, "disturbance": {}, **found}.items() >= asked(sampler).items()
+    return found is not None and {"change": {}, "disturbance": {}, "stopping": {}, **found}.items() >= asked(sampler).items()
 
 
-def note_energy(policy: Policy, observation: Observation, keys: Keys, output: PolicyOutput) -> dict[str, Float[np.ndarray, " b"]]:
-    """What the answer itself says of its energy; costs nothing more."""
-    return {"energy": output.energy, "energy_drop": output.energy_drop, "gradient_norm": output.gradient_norm}
+def note(
+    sampler: Sampler, policy: Policy, observation: Observation, keys: Keys, output: PolicyOutput
+) -> dict[str, Float[np.ndarray, " b"]]:
+    """What the answer itself says; costs nothing more."""
+    steps = {"num_steps": np.asarray(output.num_steps)} if sampler.stopping else {}
+    if policy.method.energy is None:
+        return steps
+    return {"energy": output.energy, "energy_drop": output.energy_drop, "gradient_norm": output.gradient_norm, **steps}
 
 
 def columns(episodes: Sequence[EpisodeResult]) -> dict[str, list[float | None]]:

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ebt_jax import simulators
+from ebt_jax.evaluation.rollouts import Asking
 from ebt_jax.simulators.disturbance import UNDISTURBED, Disturbance
+from ebt_jax.stopping import Stopping
 
 FILE = pathlib.Path(__file__).with_name("settings.json")
 
@@ -67,18 +69,27 @@ class Sampler:
     """How a trained policy is asked.
 
     Attributes:
-      num_steps: of the sampler.
+      num_steps: of the sampler; the most of them where there is a rule for stopping.
       change: key -> value, in the configuration that the method is made from; of what acts alone, as the size of a step.
       disturbance: what goes wrong meanwhile.
+      stopping: the rule by which each answer rests by itself, without its cap; {} takes every step.
     """
 
     num_steps: int
     change: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     disturbance: Disturbance = UNDISTURBED
+    stopping: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ValueError(f"num_steps of a sampler must be at least 1, got {self.num_steps}.")
+        if self.stopping:
+            Stopping(self.num_steps, **self.stopping)
+
+    @property
+    def asking(self) -> Asking:
+        """For `ebt_jax.evaluation.rollouts.rollout`."""
+        return Asking(stopping=Stopping(self.num_steps, **self.stopping)) if self.stopping else Asking(self.num_steps)
 
 
 @dataclasses.dataclass(frozen=True)

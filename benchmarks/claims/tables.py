@@ -93,7 +93,7 @@ def score_table(settings: Settings, finished: Finished, suite: str, budget: int)
             rate = single_network(success[0].tolist()) if len(mine) == 1 else mean_interval(success)
             each = ", ".join(f"{value.mean():.2f}{_broken(tree, sampler)}" for value, (_, tree) in zip(values, mine, strict=True))
             trees = [tree for _, tree in mine]
-            cells = (name, label(sampler, asked.num_steps), mean_interval(values), each, rate, _mean(trees, sampler, "final_coverage"))
+            cells = (name, steps_taken(sampler, asked, [tree for _, tree in mine]), mean_interval(values), each, rate, _mean(trees, sampler, "final_coverage"))
             lines.append(_row(*cells, _mean(trees, sampler, "jitter", 3), *_prices(trees, sampler)))
     shown = [(c, t) for c, t in finished.cells.items() if (c.suite, c.budget) == (suite, budget)]
     unequal = disagreements((f"{cell.contestant}, seed {cell.seed}", provenance(tree)) for cell, tree in shown)
@@ -222,6 +222,18 @@ def label(sampler: str, steps: int) -> str:
     return f"{steps} ({kind})" if kind else str(steps)
 
 
+def steps_taken(sampler: str, asked: Sampler, trees: Sequence[Mapping[str, Any]]) -> str:
+    """ "10", or, of one whose answers rest by themselves, "5.3 (ADAPTIVE, at most 10)": the mean over decisions of all episodes."""
+    if not asked.stopping:
+        return label(sampler, asked.num_steps)
+    return f"{mean_steps(trees, sampler)} ({sampler.upper()}, at most {asked.num_steps})"
+
+
+def mean_steps(trees: Sequence[Mapping[str, Any]], sampler: str) -> str:
+    """Of answers that rest by themselves: mean over trainings, episodes and decisions."""
+    return _mean(trees, sampler, "num_steps_mean", 1)
+
+
 def _planned(finished: Finished, suite: str, budget: int) -> int:
     """How many trainings each contestant is to have."""
     return len({cell.seed for cell in [*finished.cells, *finished.missing] if (cell.suite, cell.budget) == (suite, budget)})
@@ -261,8 +273,9 @@ def _prices(trees: Sequence[Mapping[str, Any]], sampler: str) -> list[str]:
     whole = [tree for tree in trees if "diverged" not in tree]
     seconds = [tree["training"]["update_seconds"] for tree in whole]
     found = [tree["samplers"][sampler] for tree in whole]
-    milliseconds = [f"{np.mean([one['latency_ms'][size]['p50'] for one in found]):.2f}" if found else "" for size in ("1", "32")]
-    flops = f"{found[0]['chunk_flops'] / 1e6:.2f}" if found else ""
+    timed = [one for one in found if "latency_ms" in one]
+    milliseconds = [f"{np.mean([one['latency_ms'][size]['p50'] for one in timed]):.2f}" if timed else "" for size in ("1", "32")]
+    flops = f"{timed[0]['chunk_flops'] / 1e6:.2f}" if timed else ""
     updates = " + ".join(f"{stage['updates']:,}" for stage in (trees[0].get("pretraining"), trees[0]) if stage)
     return [updates, f"{np.mean(seconds):.0f}" if whole else "", flops, *milliseconds]
 

@@ -20,8 +20,9 @@ from benchmarks.claims.settings import Sampler
 from benchmarks.claims.store import locked, write_json
 from ebt_jax import cli
 from ebt_jax.data.settings import bundled_sample_dir
-from ebt_jax.evaluation.rollouts import EpisodeResult, mean_second_difference
+from ebt_jax.evaluation.rollouts import Asking, EpisodeResult, mean_second_difference
 from ebt_jax.policy import NotFiniteError, PolicyOutput
+from ebt_jax.stopping import Stopping
 
 
 def tiny(tree):
@@ -41,7 +42,8 @@ def tiny(tree):
     }
     scale["suites"] = {"pick-place": suite}
     tree["contestants"] = {name: tree["contestants"][name] for name in ("equilibrium", "regression")}
-    tree["contestants"]["equilibrium"]["samplers"] = {"2": 2, "1": 1}
+    resting = {"num_steps": 9, "change": {"method.travel": 2.0}, "stopping": {"min_step_length": 1e-9}}
+    tree["contestants"]["equilibrium"]["samplers"] = {"2": 2, "1": 1, "adaptive": resting}
     tree["contestants"]["equilibrium"]["sweep"] = {"key": "method.travel", "values": [0.5, 1.25], "num_steps": [2]}
     tree["comparisons"] = tree["primary"] = [["equilibrium/2", "regression/1"]]
 
@@ -76,7 +78,7 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "evaluate", counting)
     path = measure(folders, settings, cell, cli.progress)
-    assert asked == [2, 1, 1]
+    assert asked == [2, 1, 1, 9]
     assert training.stat().st_mtime_ns == before
     tree = json.loads(path.read_text())
     assert finished(folders, settings, cell) == tree
@@ -84,8 +86,10 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
     assert tree["flops"] == tree["updates"] * tree["update_flops"] <= 1e8 < tree["flops"] + tree["update_flops"]
     assert tree["config"]["num_steps"] == tree["updates"] > 1
     assert str(tmp_path) not in path.read_text()
-    assert set(tree["samplers"]) == {"2", "1"}
-    for found in tree["samplers"].values():
+    assert set(tree["samplers"]) == {"2", "1", "adaptive"}
+    assert tree["samplers"]["adaptive"]["episodes"]["num_steps_mean"] == [9, 9]  # no step is that short
+    assert "latency_ms" not in tree["samplers"]["adaptive"]  # how long it takes depends on what it sees
+    for found in (tree["samplers"][name] for name in "21"):
         episodes = found["episodes"]
         assert episodes["state"] == initial_states(settings, cell)
         assert {"score", "success", "length", "jitter", "energy_first", "energy_mean", "energy_max"} <= set(episodes)
@@ -103,7 +107,7 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
     assert tree["training"]["resumed_from"] == []
     assert finished(folders, settings, cell, sweep=True) is None
     measure(folders, settings, cell, cli.progress, sweep=True)
-    assert asked == [2, 1, 1, 2, 2]
+    assert asked == [2, 1, 1, 9, 2, 2]
     assert training.stat().st_mtime_ns == before
     swept = finished(folders, settings, cell, sweep=True)["samplers"]
     assert swept["2"]["episodes"] == tree["samplers"]["2"]["episodes"] == swept["2, method.travel=1.25"]["episodes"]
@@ -117,7 +121,7 @@ def test_a_cell_from_end_to_end(tmp_path, monkeypatch):
     changed = write_settings(tmp_path, other_step)
     assert finished(folders, changed, cell) is None  # the name is there, what it means is not
     measure(folders, changed, cell, cli.progress)
-    assert asked == [2, 1, 1, 2, 2, 2]
+    assert asked == [2, 1, 1, 9, 2, 2, 2]
     now = finished(folders, changed, cell)["samplers"]
     assert now.keys() == swept.keys()  # what the sweep asked is kept
     assert now["2"]["episodes"] == swept["2, method.travel=0.5"]["episodes"]
@@ -308,6 +312,23 @@ def test_what_is_not_finite_takes_its_time(monkeypatch):
     monkeypatch.setattr(latency, "empty_batch", lambda *_: types.SimpleNamespace(observation=None))
     policy = types.SimpleNamespace(sample_actions=not_finite, sample_keys=lambda *_: None, specs=None, execution_horizon=8)
     assert latency.latency(policy, {"2": 2}, seconds=0)["2"]["1"]["p50"] == 500
+
+
+def test_answers_that_rest_by_themselves_say_after_how_many_steps():
+    output = types.SimpleNamespace(num_steps=np.array([3, 5]), energy=1, energy_drop=2, gradient_norm=3)
+    policy = types.SimpleNamespace(method=types.SimpleNamespace(energy=None))
+    resting = Sampler(8, stopping={"min_step_length": 0.01})
+    assert resting.asking == Asking(stopping=Stopping(8, min_step_length=0.01))
+    assert rollouts.note(resting, policy, None, None, output)["num_steps"].tolist() == [3, 5]
+    assert rollouts.note(Sampler(8), policy, None, None, output) == {}
+    policy.method.energy = len
+    assert rollouts.note(Sampler(8), policy, None, None, output) == {"energy": 1, "energy_drop": 2, "gradient_norm": 3}
+
+
+def test_another_rule_of_stopping_is_another_question():
+    found = {"num_steps": 8, "change": {}, "disturbance": {}}  # as files have it that are older than the rule
+    assert rollouts.is_asked(found, Sampler(8))
+    assert not rollouts.is_asked(found, Sampler(8, stopping={"min_step_length": 0.01}))
 
 
 @pytest.mark.slow

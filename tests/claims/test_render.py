@@ -115,6 +115,24 @@ def test_a_sampler_that_was_not_finite_scores_nothing(tmp_path):
     assert row(page, "ebt-mse/2", "flow/10")[4].endswith("-0.90")
 
 
+def test_answers_that_rest_by_themselves_are_shown_with_the_steps_they_took(tmp_path):
+    def resting(tree):
+        small(tree)
+        tree["contestants"]["ebt-mse"]["samplers"]["adaptive"] = {"num_steps": 9, "stopping": {"min_step_length": 0.01}}
+
+    settings = write_settings(tmp_path, resting)
+    for cell in write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.9, "flow": 0.5}):
+        path = result_path(tmp_path, cell, recipe(settings, cell).trial)
+        tree = json.loads(path.read_text())
+        if "adaptive" in tree["samplers"]:
+            found = tree["samplers"]["adaptive"]
+            del found["latency_ms"], found["chunk_flops"]
+            found["episodes"]["num_steps_mean"] = [4.0 + cell.seed] * 20
+        path.write_text(json.dumps(tree))
+    page = section(render(settings, "confirmation", "small", tmp_path).read_text(), ", 2 core-minutes")
+    assert row(page, "ebt-mse", "5.0 (ADAPTIVE, at most 9)")[-3:] == ["", "", ""]
+
+
 def test_other_trials_are_counted_and_do_not_enter(tmp_path):
     settings = write_settings(tmp_path, small)
     write_cells(settings, tmp_path, "development", {"flow": 0.5})
