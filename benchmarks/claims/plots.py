@@ -1,7 +1,8 @@
 """Score against training compute and against steps: a dot for every training, a line through their means."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,18 +14,34 @@ from benchmarks.claims.settings import Settings
 from benchmarks.claims.tables import Finished, column, label, trainings
 from ebt_jax.report.style import PAPER, STYLE, canvas
 
+PRICES: dict[str, Callable[[Mapping[str, Any]], float]] = {
+    "operations of training": lambda tree: tree["flops"],
+    "updates of training": lambda tree: tree["updates"] + tree.get("pretraining", {"updates": 0})["updates"],
+    "seconds of training, without compilation": lambda tree: tree["training"]["update_seconds"],
+}
+"""What a training cost, in three coins."""
+
 
 def compute_plot(settings: Settings, finished: Finished, suites: Sequence[str], colours: Mapping[str, str]) -> Figure | None:
-    """A panel a suite: score of each contestant's first sampler against operations of training; None where all have one budget."""
-    shown = [suite for suite in suites if len({cell.budget for cell in finished.cells if cell.suite == suite}) > 1]
+    """A row a suite: score of each contestant's first sampler against operations, updates and seconds of training.
+
+    None where all have one budget.
+    """
+    shown = [suite for suite in suites if len(_budgets(finished, suite)) > 1]
     if not shown:
         return None
-    figure, axes = canvas(1, len(shown), 3.6)
-    for suite, ax in zip(shown, axes, strict=True):
-        for name, contestant in settings.contestants.items():
-            points = _points(settings, finished, suite, name, {budget: (budget, contestant.first) for budget in _budgets(finished, suite)})
-            _draw(ax, points, f"{name}, {label(contestant.first, contestant.samplers[contestant.first].num_steps)}", colours[name])
-        _finish(ax, suite, "training, core-minutes' operations")
+    figure, axes = canvas(len(shown), len(PRICES), 3.6 * len(shown))
+    for number, suite in enumerate(shown):
+        for (along, price), ax in zip(PRICES.items(), axes[len(PRICES) * number :], strict=False):
+            for name, contestant in settings.contestants.items():
+                points = {}
+                for budget in _budgets(finished, suite):
+                    asked = {contestant.first: contestant.samplers[contestant.first]}
+                    if mine := trainings(finished, suite, budget, name, asked):
+                        paid = float(np.mean([price(tree) for _, tree in mine]))
+                        points[paid] = [float(column(settings, cell, tree, contestant.first, "score").mean()) for cell, tree in mine]
+                _draw(ax, points, f"{name}, {label(contestant.first, contestant.samplers[contestant.first].num_steps)}", colours[name])
+            _finish(ax, suite, along, ticks=False)
     return figure
 
 
@@ -49,7 +66,9 @@ def steps_plot(settings: Settings, finished: Finished, suites: Sequence[str], co
 
 def palette(settings: Settings) -> dict[str, str]:
     """A colour for each contestant, the same in every plot."""
-    return {name: to_hex(matplotlib.colormaps["tab10"](number % 10)) for number, name in enumerate(settings.contestants)}
+    colours = matplotlib.colormaps["tab20"].colors  # pyright: ignore[reportAttributeAccessIssue]
+    dark_first = [*colours[::2], *colours[1::2]]
+    return {name: to_hex(dark_first[number % len(dark_first)]) for number, name in enumerate(settings.contestants)}
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
@@ -64,9 +83,9 @@ def _budgets(finished: Finished, suite: str) -> list[int]:
 
 def _points(
     settings: Settings, finished: Finished, suite: str, contestant: str, places: Mapping[int, tuple[int, str]]
-) -> dict[int, list[float]]:
+) -> dict[float, list[float]]:
     """x -> the score of every training at the budget and sampler that belong to x; only what is there."""
-    found = {}
+    found: dict[float, list[float]] = {}
     for x, (budget, sampler) in places.items():
         asked = {sampler: settings.contestants[contestant].samplers[sampler]}
         if mine := trainings(finished, suite, budget, contestant, asked):
@@ -74,7 +93,7 @@ def _points(
     return found
 
 
-def _draw(ax: Axes, points: Mapping[int, Sequence[float]], name: str, colour: str) -> None:
+def _draw(ax: Axes, points: Mapping[float, Sequence[float]], name: str, colour: str) -> None:
     if not points:
         return
     where = [x for x, values in points.items() for _ in values]
@@ -82,11 +101,13 @@ def _draw(ax: Axes, points: Mapping[int, Sequence[float]], name: str, colour: st
     ax.plot(list(points), [np.mean(values) for values in points.values()], color=colour, label=name)
 
 
-def _finish(ax: Axes, title: str, along: str) -> None:
+def _finish(ax: Axes, title: str, along: str, ticks: bool = True) -> None:
+    """Log-scaled; `ticks`: at the points and nowhere else."""
     ax.set_xscale("log")
-    ticks = sorted({float(x) for line in ax.get_lines() for x in np.asarray(line.get_xdata())})
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.minorticks_off()
+    if ticks:
+        where = sorted({float(x) for line in ax.get_lines() for x in np.asarray(line.get_xdata())})
+        ax.set_xticks(where, [f"{tick:g}" for tick in where])
+        ax.minorticks_off()
     ax.set_ylim(0, 1.02)
     ax.set_title(title)
     ax.set_xlabel(along)

@@ -9,6 +9,7 @@ import pathlib
 import matplotlib
 from absl import flags
 
+from benchmarks.claims.foresight import ENOUGH, foresight_table
 from benchmarks.claims.plots import compute_plot, palette, save, steps_plot
 from benchmarks.claims.provenance import processors
 from benchmarks.claims.settings import FILE, PHASES, Settings, read_settings
@@ -41,6 +42,10 @@ below {floor} or above {ceiling}. "As good" is non-inferiority: the lower bound 
 executed actions, normalised. Training is bought by counted operations, equal for all contestants of a budget; "training s" is the wall
 time that the updates took here, without compilation. A training that diverged scores 0, and so does a sampler with an answer that is not
 finite."""
+
+FORESIGHT = f"""\
+What a descent says at an episode's first decision. Failure: a score below {ENOUGH}. AUROC .5 is a coin, below it the statistic is the
+wrong way round. Trainings of which all episodes failed, or none, are left out."""
 
 
 def main() -> None:
@@ -81,6 +86,8 @@ def _page(settings: Settings, finished: Finished, phase: str, scale: str) -> lis
             sections.append(verdict_table(settings, finished, suite, budget))
             if disturbed := disturbed_table(settings, finished, scale, suite, budget):
                 sections.append(disturbed)
+            if foresight := foresight_table(settings, finished, suite, budget):
+                sections += [FORESIGHT, foresight]
             if swept := sweep_table(settings, finished, suite, budget):
                 sections.append(swept)
     if settings.primary and finished.cells:

@@ -24,8 +24,8 @@ DIGITS = 6
 def evaluate(policy: Policy, suite: Suite, sampler: Sampler, episodes: int, seed: int) -> dict[str, Any]:
     """`episodes` episodes of a policy whose method has the sampler's changes.
 
-    Returns {"num_steps", "change", "disturbance", "stopping", "episodes": column -> one number an episode, "seconds", "cores"}. Columns: state (the
-    initial one), score (PushT: best coverage / 0.95, at most 1; else success), success, length, jitter of the executed actions
+    Returns {"num_steps", "change", "disturbance", "stopping", "episodes": column -> one number an episode, "seconds", "cores"}. Columns:
+    state (the initial one), score (PushT: best coverage / 0.95, at most 1; else success), success, length, jitter of the executed actions
     (normalised), the simulator's own measures, and of the answers, first, mean and largest over an episode's decisions: `energy`,
     `energy_drop` and `gradient_norm` where there is an energy, `num_steps` where each rests by itself.
 

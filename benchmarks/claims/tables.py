@@ -82,7 +82,7 @@ def trainings(
 
 def score_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:
     """A row for each contestant's sampler; only what is there."""
-    lines = [_row(*COLUMNS, *PRICES), _row(*["---"] * len(COLUMNS + PRICES))]
+    lines = [row(*COLUMNS, *PRICES), row(*["---"] * len(COLUMNS + PRICES))]
     for name, contestant in settings.contestants.items():
         for sampler, asked in contestant.samplers.items():
             mine = trainings(finished, suite, budget, name, {sampler: asked})
@@ -93,8 +93,9 @@ def score_table(settings: Settings, finished: Finished, suite: str, budget: int)
             rate = single_network(success[0].tolist()) if len(mine) == 1 else mean_interval(success)
             each = ", ".join(f"{value.mean():.2f}{_broken(tree, sampler)}" for value, (_, tree) in zip(values, mine, strict=True))
             trees = [tree for _, tree in mine]
-            cells = (name, steps_taken(sampler, asked, [tree for _, tree in mine]), mean_interval(values), each, rate, _mean(trees, sampler, "final_coverage"))
-            lines.append(_row(*cells, _mean(trees, sampler, "jitter", 3), *_prices(trees, sampler)))
+            steps = steps_taken(sampler, asked, trees)
+            cells = (name, steps, mean_interval(values), each, rate, _mean(trees, sampler, "final_coverage"))
+            lines.append(row(*cells, _mean(trees, sampler, "jitter", 3), *_prices(trees, sampler)))
     shown = [(c, t) for c, t in finished.cells.items() if (c.suite, c.budget) == (suite, budget)]
     unequal = disagreements((f"{cell.contestant}, seed {cell.seed}", provenance(tree)) for cell, tree in shown)
     return "\n".join([*lines, *(["", f"Not all of these cells came about alike: {'; '.join(unequal)}."] if unequal else [])])
@@ -109,13 +110,13 @@ def sweep_table(settings: Settings, finished: Finished, suite: str, budget: int)
         trees = [tree for _, tree in trainings(finished, suite, budget, name, sweep.samplers) if "diverged" not in tree]
         if not trees:
             continue
-        lines = [_row(f"{name}, {len(trees)} seeds: steps", *(f"{sweep.key} {value}" for value in sweep.values))]
-        lines += [_row(*["---"] * (1 + len(sweep.values)))]
+        lines = [row(f"{name}, {len(trees)} seeds: steps", *(f"{sweep.key} {value}" for value in sweep.values))]
+        lines += [row(*["---"] * (1 + len(sweep.values)))]
         for n in sweep.num_steps:
             shown = (
                 (_mean(trees, sweep.sampler_name(n, v), "score"), _mean(trees, sweep.sampler_name(n, v), "jitter", 3)) for v in sweep.values
             )
-            lines.append(_row(n, *(f"{score} ({jitter})" for score, jitter in shown)))
+            lines.append(row(n, *(f"{score} ({jitter})" for score, jitter in shown)))
         sections.append("\n".join(lines))
     return "\n\n".join(["Score (jitter) by steps and step size:", *sections]) if sections else ""
 
@@ -123,14 +124,14 @@ def sweep_table(settings: Settings, finished: Finished, suite: str, budget: int)
 def disturbed_table(settings: Settings, finished: Finished, scale: str, suite: str, budget: int) -> str:
     """Score of each contestant's first sampler, as it is and under the suite's conditions; "" where none was run."""
     conditions = settings.scale(scale).suites[suite].conditions
-    lines = [_row("contestant, steps", "undisturbed", *conditions), _row(*["---"] * (2 + len(conditions)))]
+    lines = [row("contestant, steps", "undisturbed", *conditions), row(*["---"] * (2 + len(conditions)))]
     rows = []
     for name, contestant in settings.contestants.items():
         names = {contestant.first: contestant.samplers[contestant.first], **contestant.disturbed(conditions)}
         mine = trainings(finished, suite, budget, name, names)
         if mine and conditions:
             scores = (mean_interval([column(settings, cell, tree, sampler, "score") for cell, tree in mine]) for sampler in names)
-            rows.append(_row(f"{name}, {label(contestant.first, contestant.samplers[contestant.first].num_steps)}", *scores))
+            rows.append(row(f"{name}, {label(contestant.first, contestant.samplers[contestant.first].num_steps)}", *scores))
     about = "; ".join(f"{name}: {_wrong(one)}" for name, one in conditions.items())
     return "\n".join([f"Under disturbance ({about}):", "", *lines, *rows]) if rows else ""
 
@@ -141,7 +142,7 @@ def _wrong(disturbance: Disturbance) -> str:
 
 def verdict_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:
     """The comparisons of the settings, where both have trained the same seeds; a verdict where these are all that were planned."""
-    lines = [_row("subject", "reference", "difference in score [95 %]", "bootstrap", "each seed", "verdict"), _row(*["---"] * 6)]
+    lines = [row("subject", "reference", "difference in score [95 %]", "bootstrap", "each seed", "verdict"), row(*["---"] * 6)]
     for subject, reference in settings.comparisons:
         one, other = _paired(settings, finished, suite, budget, subject, reference)
         if not one:
@@ -156,7 +157,7 @@ def verdict_table(settings: Settings, finished: Finished, suite: str, budget: in
         else:
             said = verdict(difference, settings.margin)
         _, low, high = mean_interval(found)
-        lines.append(_row(str(subject), str(reference), difference, f"[{low:.2f}, {high:.2f}]", each, said))
+        lines.append(row(str(subject), str(reference), difference, f"[{low:.2f}, {high:.2f}]", each, said))
     return "\n".join(lines)
 
 
@@ -169,15 +170,15 @@ def primary_table(settings: Settings, finished: Finished, scale: str) -> str:
     phase_suites = {cell.suite for cell in [*finished.cells, *finished.missing]}
     places = [(name, suite.budgets[-1]) for name, suite in settings.scale(scale).suites.items() if name in phase_suites]
     title = f"difference in score [{100 * confidence:.1f} %]"
-    lines = [_row("subject", "reference", *(f"{suite}, {budget}" for suite, budget in places), title, "verdict")]
-    lines += [_row(*["---"] * (4 + len(places)))]
+    lines = [row("subject", "reference", *(f"{suite}, {budget}" for suite, budget in places), title, "verdict")]
+    lines += [row(*["---"] * (4 + len(places)))]
     for subject, reference in settings.primary:
         groups = [differences(*_paired(settings, finished, *place, subject, reference)) for place in places]
         whole = all(len(group) == _planned(finished, *place) > 1 for group, place in zip(groups, places, strict=True))
         difference = pooled_interval(groups, confidence) if whole else None
         each = (f"{np.mean([values.mean() for values in group]):+.2f}" if group else "" for group in groups)
         said = "none: cells are missing" if difference is None else verdict(difference, settings.margin)
-        lines.append(_row(str(subject), str(reference), *each, difference or "", said))
+        lines.append(row(str(subject), str(reference), *each, difference or "", said))
     return "\n".join(lines)
 
 
@@ -192,15 +193,15 @@ def missing_table(finished: Finished) -> str:
     lines = [
         f"Missing: {len(finished.missing)} of {total} cells.",
         "",
-        _row("suite", "core-minutes", "contestants: seeds"),
-        _row(*["---"] * 3),
+        row("suite", "core-minutes", "contestants: seeds"),
+        row(*["---"] * 3),
     ]
     for (suite, budget), contestants in grouped.items():
         alike = collections.defaultdict(list)
         for name, seeds in contestants.items():
             alike[", ".join(seeds)].append(name)
         words = (f"{', '.join(names)}: {seeds}" for seeds, names in alike.items())
-        lines.append(_row(suite, budget, "; ".join(words)))
+        lines.append(row(suite, budget, "; ".join(words)))
     return "\n".join(lines)
 
 
@@ -210,8 +211,8 @@ def trial_table(settings: Settings, finished: Finished) -> str:
     for cell, tree in [*finished.cells.items(), *finished.others]:
         trials[cell.suite, cell.budget, cell.contestant].add(tree["trial"])
     places = sorted({(suite, budget) for suite, budget, _ in trials})
-    lines = [_row("contestant", *(f"{suite}, {budget}" for suite, budget in places)), _row(*["---"] * (1 + len(places)))]
-    lines += [_row(name, *(len(trials[(*place, name)]) for place in places)) for name in settings.contestants]
+    lines = [row("contestant", *(f"{suite}, {budget}" for suite, budget in places)), row(*["---"] * (1 + len(places)))]
+    lines += [row(name, *(len(trials[(*place, name)]) for place in places)) for name in settings.contestants]
     unequal = [f"{suite}, {budget}" for suite, budget in places if len({len(trials[suite, budget, n]) for n in settings.contestants}) > 1]
     return "\n".join([*lines, *(["", f"Not every contestant was tried as often: {'; '.join(unequal)}."] if unequal else [])])
 
@@ -280,5 +281,6 @@ def _prices(trees: Sequence[Mapping[str, Any]], sampler: str) -> list[str]:
     return [updates, f"{np.mean(seconds):.0f}" if whole else "", flops, *milliseconds]
 
 
-def _row(*cells: object) -> str:
+def row(*cells: object) -> str:
+    """A line of a table."""
     return f"| {' | '.join(map(str, cells))} |"

@@ -57,7 +57,8 @@ def made_up_cell(settings: Settings, cell: Cell, score: float, seed: int = 0) ->
         "changes": {},
         "frozen": MADE_UP if cell.phase == "confirmation" else "",
         "settings_sha256": settings.sha256[cell.scale],
-        "updates": 100,
+        "updates": 100 * cell.budget,
+        "flops": 1e9 * cell.budget,
         "training": {
             "seconds": 10.0,
             "update_seconds": 9.0,

@@ -6,8 +6,10 @@ import pytest
 from made_up import MADE_UP, small, write_cells, write_settings
 
 from benchmarks.claims.cells import Cell, Wanted, enumerate_cells, result_path
+from benchmarks.claims.plots import palette
 from benchmarks.claims.recipe import recipe
 from benchmarks.claims.render import render
+from benchmarks.claims.settings import read_settings
 
 
 def row(page, *beginning):
@@ -41,6 +43,7 @@ def test_a_complete_confirmation_gives_verdicts_and_shows_every_seed(tmp_path):
     assert float(pusht) == pytest.approx(-0.01, abs=0.01)
     assert said in ("as good", "worse by less than the margin")
     assert (tmp_path / "confirmation" / "small_compute.png").read_bytes().startswith(b"\x89PNG")
+    assert len(set(palette(read_settings()).values())) == len(read_settings().contestants)
     assert (tmp_path / "confirmation" / "small_steps.png").stat().st_size > 10_000
 
 
@@ -113,6 +116,30 @@ def test_a_sampler_that_was_not_finite_scores_nothing(tmp_path):
     assert row(page, "ebt-mse", "2")[3].endswith("0.00 (not finite)")
     assert "finite" not in row(page, "ebt-mse", "1")[3]
     assert row(page, "ebt-mse/2", "flow/10")[4].endswith("-0.90")
+
+
+def test_what_the_descent_says_is_held_against_what_became_of_it(tmp_path):
+    settings = write_settings(tmp_path, small)
+    for cell in write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.5, "flow": 0.5}):
+        path = result_path(tmp_path, cell, recipe(settings, cell).trial)
+        tree = json.loads(path.read_text())
+        if cell.contestant == "ebt-mse":
+            told = tree["samplers"]["2"]["episodes"]
+            told["score"] = [0.2] * 5 + [1.0] * 15
+            told["energy_first"] = [*range(20, 0, -1)]  # failures lie highest
+            told["gradient_norm_first"] = [1.0] * 20
+            told["energy_drop_first"] = [*range(10), *range(10)]
+            noisy = tree["samplers"]["2, noisy"]["episodes"]
+            noisy["energy_first"] = [100, None, *range(-18, 0)]  # 2 of 20 lie above all others
+            noisy["gradient_norm_first"] = [2.0] * 20
+        path.write_text(json.dumps(tree))
+    page = section(render(settings, "confirmation", "small", tmp_path).read_text(), ", 2 core-minutes")
+    energy = row(page, "ebt-mse, energy ")
+    assert energy[1:] == ["1.00", "1.00, 1.00, 1.00", "0.25", "0.00", "0.10", "0.10, 0.10, 0.10"]
+    assert row(page, "ebt-mse, gradient_norm")[1:] == ["0.50", "0.50, 0.50, 0.50", "0.25", "0.25", "1.00", "1.00, 1.00, 1.00"]
+    drop = row(page, "ebt-mse, energy_drop")
+    assert drop[5:] == ["", ""]  # nobody asked it with noise
+    assert not [line for line in page.splitlines() if line.startswith("| flow, energy")]
 
 
 def test_answers_that_rest_by_themselves_are_shown_with_the_steps_they_took(tmp_path):

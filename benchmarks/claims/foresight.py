@@ -1,0 +1,81 @@
+"""Does the descent itself know? Its numbers at an episode's first decision, against how the episode ended and against noisy sensors.
+
+A failure runs longer than a success, so whatever is taken over a whole episode knows its length: the first decision is the fair one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from benchmarks.claims.settings import Settings
+from benchmarks.claims.tables import Finished, column, has_column, row, trainings
+from ebt_jax.evaluation.doubt import auroc, risk_coverage
+
+STATISTICS = ("energy", "gradient_norm", "energy_drop")
+ENOUGH = 0.9
+"""An episode with a lower score counts as failed: on PushT 85 % of coverage, elsewhere no success."""
+
+
+def foresight_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:
+    """Of every contestant with an energy, its first sampler: AUROC of failure and of noise, risk of the surer half; "" where none is there.
+
+    A training without a failure, or without a success, says nothing of failure and is left out of those columns.
+    """
+    lines = [
+        row(
+            "contestant, statistic",
+            "failure, AUROC",
+            "each seed",
+            "failures, all",
+            "of the surer half",
+            "noisy sensors, AUROC",
+            "each seed",
+        ),
+        row(*["---"] * 7),
+    ]
+    rows = []
+    for name, contestant in settings.contestants.items():
+        first = contestant.first
+        mine = trainings(finished, suite, budget, name, {first: contestant.samplers[first]})
+        for statistic in STATISTICS:
+            key = f"{statistic}_first"
+            trees = [(cell, tree) for cell, tree in mine if has_column(tree, first, key)]
+            if not trees:
+                continue
+            failed = [column(settings, cell, tree, first, "score") < ENOUGH for cell, tree in trees]
+            told = [_numbers(tree, first, key) for _, tree in trees]
+            mixed = [(values, which) for values, which in zip(told, failed, strict=True) if 0 < which.sum() < len(which)]
+            chances = [auroc(values, which) for values, which in mixed]
+            risks = [float(np.mean(which)) for _, which in mixed]
+            surer = [_surer_half(values, which) for values, which in mixed]
+            noisy = f"{first}, noisy"
+            shifts = [
+                auroc(np.concatenate([values, _numbers(tree, noisy, key)]), np.repeat([False, True], len(values)))
+                for values, (_, tree) in zip(told, trees, strict=True)
+                if has_column(tree, noisy, key)
+            ]
+            rows.append(row(f"{name}, {statistic}", *_told(chances), _mean(risks), _mean(surer), *_told(shifts)))
+    return "\n".join([*lines, *rows]) if rows else ""
+
+
+def _numbers(tree: Mapping[str, Any], sampler: str, key: str) -> Float[np.ndarray, " e"]:
+    """A number that was not finite counts as the most doubtful."""
+    values = tree["samplers"][sampler]["episodes"][key]
+    return np.array([np.inf if value is None else value for value in values], float)
+
+
+def _surer_half(values: Float[np.ndarray, " e"], failed: Bool[np.ndarray, " e"]) -> float:
+    """Share of failures in the half of the episodes whose statistic is lowest."""
+    curve = risk_coverage(values, failed)
+    return float(curve.risk[len(failed) // 2 - 1])
+
+
+def _mean(values: list[float]) -> str:
+    return f"{np.mean(values):.2f}" if values else ""
+
+
+def _told(values: list[float]) -> tuple[str, str]:
+    """The mean, and every seed."""
+    return _mean(values), ", ".join(f"{value:.2f}" for value in values)
