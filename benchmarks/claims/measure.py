@@ -291,5 +291,6 @@ def _cpu_seconds() -> float:
 def _spent(workdir: pathlib.Path, seconds: float) -> float:
     """Wall seconds of the whole cell, earlier attempts by what they left: training and rollouts."""
     rollouts = sum(json.loads(path.read_text())["seconds"] for path in (workdir / "rollouts").glob("*.json"))
-    trained = sum(json.loads(path.read_text())["training"]["seconds"] for path in workdir.rglob("training.json"))
+    stages = {path.read_text() for path in workdir.rglob("training.json")}  # a first stage that diverged is the whole training, too
+    trained = sum(json.loads(text)["training"]["seconds"] for text in stages)
     return max(seconds, trained + rollouts)

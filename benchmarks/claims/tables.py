@@ -152,7 +152,7 @@ def verdict_table(settings: Settings, finished: Finished, suite: str, budget: in
         difference = pooled_interval([found]) if len(found) > 1 else f"{found[0].mean():.2f}"
         if len(found) < planned or isinstance(difference, str):
             said = f"none: {len(found)} of {planned} seeds"
-        elif why := uninformative(*(float(np.mean([values.mean() for values in part])) for part in (one, other))):
+        elif why := uninformative(_grand_mean(one), _grand_mean(other)):
             said = f"none: {why}"
         else:
             said = verdict(difference, settings.margin)
@@ -164,7 +164,7 @@ def verdict_table(settings: Settings, finished: Finished, suite: str, budget: in
 def primary_table(settings: Settings, finished: Finished, scale: str) -> str:
     """The settings' primary comparisons over all suites of the phase, each at its largest budget; a verdict where no cell is missing.
 
-    All of them hold at once with 95 %: each is told at 1 - 5 % / their number.
+    All of them hold at once with 95 %: each is told at 1 - 5 % / their number. Tasks that nobody, or everybody, can do are left out.
     """
     confidence = 1 - 0.05 / max(1, len(settings.primary))
     phase_suites = {cell.suite for cell in [*finished.cells, *finished.missing]}
@@ -173,13 +173,25 @@ def primary_table(settings: Settings, finished: Finished, scale: str) -> str:
     lines = [row("subject", "reference", *(f"{suite}, {budget}" for suite, budget in places), title, "verdict")]
     lines += [row(*["---"] * (4 + len(places)))]
     for subject, reference in settings.primary:
-        groups = [differences(*_paired(settings, finished, *place, subject, reference)) for place in places]
+        pairs = [_paired(settings, finished, *place, subject, reference) for place in places]
+        groups = [differences(*pair) for pair in pairs]
         whole = all(len(group) == _planned(finished, *place) > 1 for group, place in zip(groups, places, strict=True))
-        difference = pooled_interval(groups, confidence) if whole else None
-        each = (f"{np.mean([values.mean() for values in group]):+.2f}" if group else "" for group in groups)
-        said = "none: cells are missing" if difference is None else verdict(difference, settings.margin)
+        told = {suite: uninformative(*map(_grand_mean, pair)) for (suite, _), pair in zip(places, pairs, strict=True)} if whole else {}
+        telling = [group for group, (suite, _) in zip(groups, places, strict=True) if not told.get(suite)]
+        difference = pooled_interval(telling, confidence) if whole and telling else None
+        each = (f"{_grand_mean(group):+.2f}" if group else "" for group in groups)
+        without = ", ".join(f"{suite}: {why}" for suite, why in told.items() if why)
+        if not whole:
+            said = "none: cells are missing"
+        else:
+            said = (verdict(difference, settings.margin) if difference else "none") + (f"; without {without}" if without else "")
         lines.append(row(str(subject), str(reference), *each, difference or "", said))
     return "\n".join(lines)
+
+
+def _grand_mean(values: Values) -> float:
+    """Of the trainings' means."""
+    return float(np.mean([one.mean() for one in values]))
 
 
 def missing_table(finished: Finished) -> str:

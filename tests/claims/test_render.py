@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from made_up import MADE_UP, small, write_cells, write_settings
+from made_up import MADE_UP, made_up_cell, small, write_cells, write_settings
 
 from benchmarks.claims.cells import Cell, Wanted, enumerate_cells, result_path
 from benchmarks.claims.plots import palette
 from benchmarks.claims.recipe import recipe
 from benchmarks.claims.render import render
 from benchmarks.claims.settings import read_settings
+from benchmarks.claims.store import write_json
 
 
 def row(page, *beginning):
@@ -84,6 +85,28 @@ def test_where_nobody_can_do_it_nobody_is_as_good(tmp_path):
     write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.03, "flow": 0.03})
     page = section(render(settings, "confirmation", "small", tmp_path).read_text(), ", 2 core-minutes")
     assert row(page, "ebt-mse/2", "flow/10")[-1] == "none: floor"
+
+
+def test_a_task_that_nobody_can_do_does_not_make_all_as_good(tmp_path):
+    def two_tasks(tree):
+        small(tree)
+        other = {**tree["scales"]["small"]["suites"]["pusht"], "simulator": "metaworld", "task": "hammer-v3", "phases": ["confirmation"]}
+        tree["scales"]["small"]["suites"]["hammer"] = {**other, "budgets": [6], "episodes": {"confirmation": 20}}
+
+    settings = write_settings(tmp_path, two_tasks)
+    write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.03, "flow": 0.03})
+
+    def primary():
+        page = render(settings, "confirmation", "small", tmp_path).read_text()
+        return row(page.split("## Primary")[1], "ebt-mse/2", "flow/10")[-2:]
+
+    assert primary() == ["", "none; without pusht: floor, hammer: floor"]
+    for cell in enumerate_cells(settings, "confirmation", "small", Wanted(suites=("pusht",))):
+        tree = made_up_cell(settings, cell, 0.9 if cell.contestant == "flow" else 0.6)
+        write_json(result_path(tmp_path, cell, tree["trial"]), tree)
+    difference, said = primary()
+    assert difference.startswith("-0.3")
+    assert said == "worse; without hammer: floor"
 
 
 def test_what_goes_wrong_has_a_table_of_its_own(tmp_path):
