@@ -26,8 +26,8 @@ def test_a_budget_buys_what_fits():
 
 
 def test_core_minutes_become_operations(tmp_path):
-    settings = write_settings(tmp_path, small)
-    assert recipe(settings, FLOW).flops == 2 * 2.4e12
+    settings = write_settings(tmp_path, lambda tree: (small(tree), tree["scales"]["small"].update(core_minute=3e11)))
+    assert recipe(settings, FLOW).flops == 2 * 3e11
     assert recipe(settings, FLOW._replace(budget=6)).flops == 3 * recipe(settings, FLOW).flops
 
 
