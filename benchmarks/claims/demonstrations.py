@@ -14,14 +14,14 @@ from benchmarks.claims.store import locked
 from ebt_jax.data.mixture import Mixture
 from ebt_jax.data.write import VERSION
 
-EPISODES, SEED, NOISE = 100, 0, 0.1
-"""Of every expert: successful episodes, initial states, noise on what is executed (labels stay clean)."""
+SEED, NOISE = 0, 0.1
+"""Of every expert: initial states, noise on what is executed (labels stay clean)."""
 ARCHIVE = "pusht/pusht_cchi_v7_replay.zarr"
 
 
 def dataset(suite: Suite) -> str:
     """The name of the suite's dataset."""
-    return suite.simulator if suite.simulator == suite.task else f"{suite.simulator}_{suite.task.replace('-', '_')}"
+    return f"{suite.simulator}_{suite.task.replace('-', '_')}_{suite.demonstrations}" if suite.demonstrations else suite.simulator
 
 
 def prepare(suite: Suite, data_dir: pathlib.Path, archives: pathlib.Path | None) -> None:
@@ -63,7 +63,7 @@ def data_sha256(mixture: Mixture) -> str:
 def _make(suite: Suite, data_dir: pathlib.Path, archives: pathlib.Path | None) -> None:
     """In a process of its own: writing loads TensorFlow, which training does not want beside it."""
     name = dataset(suite)
-    if suite.simulator == "pusht":
+    if not suite.demonstrations:
         archive = archives / ARCHIVE if archives else None
         if archive is None or not archive.exists():
             raise FileNotFoundError(
@@ -72,7 +72,7 @@ def _make(suite: Suite, data_dir: pathlib.Path, archives: pathlib.Path | None) -
             )
         arguments = ["ebt_jax.convert", "--source=pusht_zarr", f"--input={archive}"]
     else:
-        asked = [f"--tasks={suite.task}", f"--episodes={EPISODES}", f"--seed={SEED}", f"--noise={NOISE}"]
+        asked = [f"--tasks={suite.task}", f"--episodes={suite.demonstrations}", f"--seed={SEED}", f"--noise={NOISE}"]
         arguments = ["ebt_jax.collect", f"--suite={suite.simulator}", *asked]
     logging.info("making the demonstrations of %s", suite.task)
     done = subprocess.run([sys.executable, "-m", *arguments, f"--name={name}", f"--output={data_dir}"], stdout=subprocess.PIPE)

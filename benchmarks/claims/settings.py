@@ -30,6 +30,7 @@ class Suite:
       episodes: phase -> how many, of each sampler of each training.
       config: of the data, merged over the scale's.
       conditions: name -> what goes wrong; each contestant's first sampler is asked under every one, too.
+      demonstrations: successful episodes that a scripted expert shows; 0 where people have shown theirs.
     """
 
     simulator: str
@@ -41,6 +42,7 @@ class Suite:
     episodes: Mapping[str, int]
     config: Mapping[str, Any]
     conditions: Mapping[str, Disturbance] = dataclasses.field(default_factory=dict)
+    demonstrations: int = 0
 
     def __post_init__(self) -> None:
         for name in ("phases", "budgets"):
@@ -60,6 +62,8 @@ class Suite:
             raise ValueError(f"budgets of {self.task!r} must be rising and at least 1 core-minute, got {list(self.budgets)}.")
         if self.seeds < 1:
             raise ValueError(f"seeds of {self.task!r} must be at least 1, got {self.seeds}.")
+        if self.demonstrations < 0:
+            raise ValueError(f"demonstrations of {self.task!r} must be at least 0, got {self.demonstrations}.")
         if set(self.episodes) != set(self.phases) or min(self.episodes.values()) < 1:
             raise ValueError(f"episodes of {self.task!r} must be at least 1 in each of {list(self.phases)}, got {dict(self.episodes)}.")
 

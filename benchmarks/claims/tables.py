@@ -68,7 +68,7 @@ def column(settings: Settings, cell: Cell, tree: Mapping[str, Any], sampler: str
 
 
 def has_column(tree: Mapping[str, Any], sampler: str, name: str) -> bool:
-    return "diverged" not in tree and name in tree["samplers"][sampler]["episodes"]
+    return name in tree["samplers"].get(sampler, {"episodes": {}})["episodes"]
 
 
 def trainings(

@@ -41,8 +41,8 @@ def test_people_and_experts(commands, tmp_path):
     assert commands == [
         [*python, "ebt_jax.convert", "--source=pusht_zarr", f"--input={tmp_path / ARCHIVE}", "--name=pusht", where],
         [
-            *[*python, "ebt_jax.collect", "--suite=metaworld", "--tasks=hammer-v3", "--episodes=100", "--seed=0", "--noise=0.1"],
-            *["--name=metaworld_hammer_v3", where],
+            *[*python, "ebt_jax.collect", "--suite=metaworld", "--tasks=hammer-v3", "--episodes=10", "--seed=0", "--noise=0.1"],
+            *["--name=metaworld_hammer_v3_10", where],
         ],
     ]
 

@@ -112,7 +112,7 @@ def test_seeds_and_data_are_the_cells():
     what = recipe(read_settings(), Cell("confirmation", "small", "hammer", "flow", 4, 3))
     assert what.config["seed"] == 1003
     assert what.config["evaluation"] == {"suite": "metaworld", "tasks": ["hammer-v3"], "episodes": 200, "seed": 3003}
-    assert what.config["data"]["mixture"] == "metaworld_hammer_v3"
+    assert what.config["data"]["mixture"] == "metaworld_hammer_v3_10"
     assert what.episodes == 200
 
 

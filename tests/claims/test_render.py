@@ -155,8 +155,12 @@ def test_what_the_descent_says_is_held_against_what_became_of_it(tmp_path):
             noisy = tree["samplers"]["2, noisy"]["episodes"]
             noisy["energy_first"] = [100, None, *range(-18, 0)]  # 2 of 20 lie above all others
             noisy["gradient_norm_first"] = [2.0] * 20
+            if cell.budget == 6:
+                del tree["samplers"]["2, noisy"]
         path.write_text(json.dumps(tree))
-    page = section(render(settings, "confirmation", "small", tmp_path).read_text(), ", 2 core-minutes")
+    whole = render(settings, "confirmation", "small", tmp_path).read_text()
+    assert row(section(whole, ", 6 core-minutes"), "ebt-mse, energy ")[1:] == ["1.00", "1.00, 1.00, 1.00", "0.25", "0.00", "", ""]
+    page = section(whole, ", 2 core-minutes")
     energy = row(page, "ebt-mse, energy ")
     assert energy[1:] == ["1.00", "1.00, 1.00, 1.00", "0.25", "0.00", "0.10", "0.10, 0.10, 0.10"]
     assert row(page, "ebt-mse, gradient_norm")[1:] == ["0.50", "0.50, 0.50, 0.50", "0.25", "0.25", "1.00", "1.00, 1.00, 1.00"]
