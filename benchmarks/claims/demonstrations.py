@@ -1,9 +1,14 @@
-"""The demonstrations of a suite, made once: people's of PushT, converted; experts' of everything else, recorded."""
+"""The demonstrations of a suite, made once: people's of PushT, converted; experts' of everything else, recorded.
+
+What experts showed for the confirmation lies in `recorded/`, as `ebt_jax.collect` wrote it: another processor's rounding would give
+other demonstrations, and one confirmation may run on several machines.
+"""
 
 import dataclasses
 import hashlib
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +21,7 @@ from ebt_jax.data.write import VERSION
 
 SEED, NOISE = 0, 0.1
 """Of every expert: initial states, noise on what is executed (labels stay clean)."""
+RECORDED = pathlib.Path(__file__).with_name("recorded")
 ARCHIVE = "pusht/pusht_cchi_v7_replay.zarr"
 
 
@@ -61,8 +67,14 @@ def data_sha256(mixture: Mixture) -> str:
 
 
 def _make(suite: Suite, data_dir: pathlib.Path, archives: pathlib.Path | None) -> None:
-    """In a process of its own: writing loads TensorFlow, which training does not want beside it."""
+    """Copied where it is recorded; else in a process of its own: writing loads TensorFlow, which training does not want beside it."""
     name = dataset(suite)
+    if (RECORDED / name).exists():
+        part = data_dir / f".{name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(RECORDED / name, part)
+        part.rename(data_dir / name)
+        return
     if not suite.demonstrations:
         archive = archives / ARCHIVE if archives else None
         if archive is None or not archive.exists():

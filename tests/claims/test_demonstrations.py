@@ -35,16 +35,28 @@ def commands(monkeypatch):
 def test_people_and_experts(commands, tmp_path):
     (tmp_path / ARCHIVE).mkdir(parents=True)
     prepare(SUITES["pusht"], tmp_path / "data", tmp_path)
-    prepare(SUITES["hammer"], tmp_path / "data", None)
+    prepare(SUITES["assembly"], tmp_path / "data", None)
     python = [sys.executable, "-m"]
     where = f"--output={tmp_path / 'data'}"
     assert commands == [
         [*python, "ebt_jax.convert", "--source=pusht_zarr", f"--input={tmp_path / ARCHIVE}", "--name=pusht", where],
         [
-            *[*python, "ebt_jax.collect", "--suite=metaworld", "--tasks=hammer-v3", "--episodes=10", "--seed=0", "--noise=0.1"],
-            *["--name=metaworld_hammer_v3_10", where],
+            *[*python, "ebt_jax.collect", "--suite=metaworld", "--tasks=assembly-v3", "--episodes=10", "--seed=0", "--noise=0.1"],
+            *["--name=metaworld_assembly_v3_10", where],
         ],
     ]
+
+
+@pytest.mark.parametrize("name", [name for name, suite in SUITES.items() if "confirmation" in suite.phases and suite.demonstrations])
+def test_what_confirms_is_recorded(name, commands, tmp_path):
+    """Ten whole successes of the expert, the same bytes everywhere."""
+    suite = SUITES[name]
+    prepare(suite, tmp_path, None)
+    assert commands == []
+    mixture = open_mixture(DataSettings(data_dir=str(tmp_path), mixture=dataset(suite), cache_dir=str(tmp_path), validation_fraction=0.0))
+    (found,) = mixture.datasets
+    assert len(found.train.episodes) == suite.demonstrations
+    assert suite.task in found.entry.spec.source
 
 
 def test_what_is_there_is_not_made_again(commands, tmp_path):
@@ -57,18 +69,18 @@ def test_what_is_there_is_not_made_again(commands, tmp_path):
 
 def test_two_processes_make_it_once(monkeypatch, tmp_path):
     made = []
-    other = threading.Thread(target=prepare, args=(SUITES["hammer"], tmp_path, None))
+    other = threading.Thread(target=prepare, args=(SUITES["assembly"], tmp_path, None))
 
     def make(command, **_):
         made.append(command)
         if len(made) == 1:
             other.start()
             other.join(0.2)
-            (tmp_path / dataset(SUITES["hammer"]) / VERSION).mkdir(parents=True)
+            (tmp_path / dataset(SUITES["assembly"]) / VERSION).mkdir(parents=True)
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(demonstrations.subprocess, "run", make)
-    prepare(SUITES["hammer"], tmp_path, None)
+    prepare(SUITES["assembly"], tmp_path, None)
     other.join()
     assert len(made) == 1
 
@@ -99,5 +111,5 @@ def test_the_same_data_have_the_same_hash_wherever_they_lie(tmp_path):
 
 def test_a_failure_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(demonstrations.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1))
-    with pytest.raises(RuntimeError, match=r"demonstrations of hammer-v3 must be made by ebt_jax.collect .*, got exit code 1"):
-        prepare(SUITES["hammer"], tmp_path, None)
+    with pytest.raises(RuntimeError, match=r"demonstrations of assembly-v3 must be made by ebt_jax.collect .*, got exit code 1"):
+        prepare(SUITES["assembly"], tmp_path, None)
