@@ -32,13 +32,13 @@ def sample(num_steps, count=4096, **settings):
     return jax.jit(method.sample, static_argnums=3)(None, None, jax.random.split(jax.random.key(0), count), num_steps)
 
 
-def expected_moments(num_levels, num_steps, ancestral):
+def expected_moments(num_levels, num_steps, ancestral, first=None):
     """Mean and standard deviation after the published updates, each linear in x with Gaussian noise, in float64.
 
     DDPM (Ho et al. 2020, equations 6, 7 and 11, with the posterior's variance); DDIM (Song et al. 2020, equation 12 with sigma = 0).
     """
     abar = signal_levels(num_levels)
-    levels = np.round(np.linspace(num_levels, 0, num_steps + 1)).astype(int)
+    levels = np.round(np.linspace(first or num_levels, 0, num_steps + 1)).astype(int)
     mean, variance = 0.0, 1.0
     for i, j in itertools.pairwise(levels):
         slope = np.sqrt(1 - abar[i]) / (abar[i] * STD**2 + 1 - abar[i])  # noise = slope x + offset
@@ -65,11 +65,12 @@ def test_signal_levels_are_the_squared_cosine():
     assert levels[0] == 1
 
 
-@pytest.mark.parametrize("num_steps", [100, 50, 10, 2])
-def test_gaussian_data_come_back_with_the_moments_of_the_published_sampler(num_steps):
-    """32,768 numbers: mean to .005, deviation to 1.5 % (four standard errors)."""
-    numbers = np.asarray(sample(num_steps, clip=0.0).actions, np.float64).ravel()
-    mean, std = expected_moments(LEVELS, num_steps, ancestral=num_steps == LEVELS)
+@pytest.mark.parametrize(("num_steps", "start"), [(100, 1.0), (50, 1.0), (10, 1.0), (2, 1.0), (100, 0.5), (50, 0.9), (2, 0.9), (10, 0.05)])
+def test_gaussian_data_come_back_with_the_moments_of_the_published_sampler(num_steps, start):
+    """32,768 numbers: mean to .005, deviation to 1.5 % (four standard errors). DDPM begins at T, no step at less than a level a step."""
+    numbers = np.asarray(sample(num_steps, clip=0.0, start=start).actions, np.float64).ravel()
+    first = LEVELS if num_steps == LEVELS else max(round(start * LEVELS), num_steps)
+    mean, std = expected_moments(LEVELS, num_steps, num_steps == LEVELS, first)
     np.testing.assert_allclose(numbers.mean(), mean, atol=0.005)
     np.testing.assert_allclose(numbers.std(), std, rtol=0.015)
 
@@ -87,7 +88,7 @@ def test_more_levels_come_closer_to_the_data(ancestral):
 
 def test_ddim_is_deterministic():
     """On Gaussian data a straight line in the start: no noise is added on the way."""
-    answer = sample(50, count=16, clip=0.0)
+    answer = sample(50, count=16, clip=0.0, start=1.0)
     mean, std = expected_moments(LEVELS, 50, ancestral=False)
     np.testing.assert_allclose(answer.actions, mean + std * answer.trace_actions[0], atol=1e-3)
 

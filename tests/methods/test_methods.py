@@ -290,6 +290,7 @@ def test_unknown_names_list_the_valid_ones():
     ("settings", "message"),
     [
         ({"name": "diffusion", "num_levels": 1}, "method.num_levels must be at least 2, got 1"),
+        ({"name": "diffusion", "start": 0.0}, r"method.start must lie in \(0, 1\], got 0.0"),
         ({"name": "equilibrium", "head": "scalar"}, "method.head must be one of .*, got 'scalar'"),
         ({"name": "equilibrium", "head": "vector", "tie_weight": 1.0}, "method.tie_weight must be 0 for a field"),
         ({"name": "contrastive", "num_uniform": 0, "num_langevin": 0}, "num_uniform .* must be at least 1, got 0"),
