@@ -50,11 +50,23 @@ def headline(results: Mapping[str, Any]) -> dict[str, Any]:
     values = {
         "success rate": f"{100 * rate:.1f} %" if rate is not None else None,
         "squared error, of the mean action's": f"{100 * sum(relative) / len(relative):.1f} %" if relative else None,
+        "disturbed by": _disturbance(results.get("disturbance", {})),
         "episodes": sum(task.get("episodes", 0) for task in tasks) or None,
         "sampler steps": results.get("sample_steps", {}).get("mean"),
         "ms a batch (median)": results.get("latency_ms", {}).get("total", {}).get("p50"),
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _disturbance(settings: Mapping[str, Any]) -> str | None:
+    """What went wrong in every episode, in words; None where nothing did."""
+    at = f" at step {settings['at']}" if settings.get("at") else " at the start"
+    words = [
+        f"a push of {settings['push']:g}{at}" if settings.get("push") else "",
+        f"the gripper open for {settings['release']} steps{at}" if settings.get("release") else "",
+        f"noise of {settings['noise']:g} standard deviations" if settings.get("noise") else "",
+    ]
+    return ", ".join(filter(None, words)) or None
 
 
 def evaluation_sections(folder: pathlib.Path) -> list[Section]:

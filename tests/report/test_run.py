@@ -138,6 +138,20 @@ def test_report_of_an_evaluation(evaluated):
     assert page.pre.text == RESULTS["command"]
 
 
+@pytest.mark.parametrize(
+    ("disturbance", "said"),
+    [
+        ({"at": 0, "push": 0.0, "release": 0, "noise": 0.0}, None),
+        ({"at": 10, "push": 0.05, "release": 0, "noise": 0.0}, "a push of 0.05 at step 10"),
+        ({"at": 0, "push": 20.0, "release": 0, "noise": 0.1}, "a push of 20 at the start, noise of 0.1 standard deviations"),
+        ({"at": 40, "push": 0.0, "release": 15, "noise": 0.0}, "the gripper open for 15 steps at step 40"),
+    ],
+)
+def test_a_disturbed_evaluation_says_so(disturbance, said, evaluated):
+    (evaluated / "results.json").write_text(json.dumps({**RESULTS, "disturbance": disturbance}))
+    assert summary(soup(write_evaluation_report(evaluated))).get("disturbed by") == said
+
+
 def test_report_of_an_open_loop_evaluation(tmp_path):
     task = {"episodes": 3, "relative_mse": 0.25, **{name: {"x": 0.5} for name in ("rmse", "first_rmse", "mean_action_rmse")}}
     (tmp_path / "results.json").write_text(json.dumps({"suite": "dataset", "tasks": {"bridge": task}}))
