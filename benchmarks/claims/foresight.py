@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from benchmarks.claims.finished import Finished, column, has_column, trainings
 from benchmarks.claims.settings import Settings
-from benchmarks.claims.tables import Finished, column, has_column, row, trainings
+from benchmarks.claims.tables import row
 from ebt_jax.evaluation.doubt import auroc, risk_coverage
 
 STATISTICS = ("energy", "gradient_norm", "energy_drop")

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from benchmarks.claims.finished import Finished, column, trainings
 from benchmarks.claims.settings import Settings
-from benchmarks.claims.tables import Finished, column, label, trainings
+from benchmarks.claims.tables import label
 from ebt_jax.report.style import PAPER, STYLE, canvas
 
 PRICES: dict[str, Callable[[Mapping[str, Any]], float]] = {

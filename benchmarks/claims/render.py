@@ -9,6 +9,7 @@ import pathlib
 import matplotlib
 from absl import flags
 
+from benchmarks.claims.finished import Finished, sort_out
 from benchmarks.claims.foresight import ENOUGH, foresight_table
 from benchmarks.claims.plots import compute_plot, palette, save, steps_plot
 from benchmarks.claims.provenance import processors
@@ -16,12 +17,10 @@ from benchmarks.claims.settings import FILE, PHASES, Settings, read_settings
 from benchmarks.claims.statistics import CEILING, FLOOR
 from benchmarks.claims.store import RESULTS, read_results
 from benchmarks.claims.tables import (
-    Finished,
     disturbed_table,
     missing_table,
     primary_table,
     score_table,
-    sort_out,
     sweep_table,
     trial_table,
     verdict_table,
@@ -83,7 +82,7 @@ def _page(settings: Settings, finished: Finished, phase: str, scale: str) -> lis
                 continue
             sections.append(f"## {suite} ({plan.difficulty}), {budget} core-minutes")
             sections.append(score_table(settings, finished, suite, budget))
-            sections.append(verdict_table(settings, finished, suite, budget))
+            sections.append(verdict_table(settings, finished, scale, suite, budget))
             if disturbed := disturbed_table(settings, finished, scale, suite, budget):
                 sections.append(disturbed)
             if foresight := foresight_table(settings, finished, suite, budget):

@@ -2,82 +2,20 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Num
 
-from benchmarks.claims.cells import Cell, enumerate_cells, initial_states
-from benchmarks.claims.provenance import disagreements, fixed, provenance
-from benchmarks.claims.recipe import recipe
-from benchmarks.claims.rollouts import is_asked
-from benchmarks.claims.settings import Answer, Sampler, Settings
-from benchmarks.claims.statistics import Values, differences, mean_interval, pooled_interval, single_network, uninformative, verdict
+from benchmarks.claims.finished import Finished, column, has_column, trainings
+from benchmarks.claims.pairs import grand_mean, pair
+from benchmarks.claims.provenance import disagreements, provenance
+from benchmarks.claims.settings import Sampler, Settings
+from benchmarks.claims.statistics import mean_interval, pooled_interval, single_network, verdict
 from ebt_jax.simulators.disturbance import Disturbance
 
 COLUMNS = ("contestant", "steps", "score [95 %]", "each seed", "success", "final coverage", "jitter")
 PRICES = ("updates", "training s", "MFLOP a chunk", "ms a chunk, batch 1", "batch 32")
-
-
-class Finished(NamedTuple):
-    """The cells of one phase and scale.
-
-    Attributes:
-      cells: those that were run from the settings as they are, with their JSON.
-      others: of development, those that were run from other settings: trials.
-      missing: planned and not there.
-    """
-
-    cells: dict[Cell, dict[str, Any]]
-    others: list[tuple[Cell, dict[str, Any]]]
-    missing: list[Cell]
-
-
-def sort_out(settings: Settings, phase: str, scale: str, results: Iterable[tuple[Cell, dict[str, Any]]]) -> Finished:
-    """Raises ValueError for a confirmation from another file of settings than this one, or of cells that came about differently."""
-    planned = enumerate_cells(settings, phase, scale)
-    trials = {cell: recipe(settings, cell).trial for cell in planned}
-    cells, others = {}, []
-    for cell, tree in results:
-        if (cell.phase, cell.scale) != (phase, scale):
-            continue
-        if phase == "confirmation" and tree["settings_sha256"] != settings.sha256[scale]:
-            raise ValueError(
-                f"cells of a confirmation must come from settings.json as it is, got {cell} from another. Nothing of that file, its "
-                "comparisons included, may change once confirmation has begun."
-            )
-        if trials.get(cell) == tree["trial"]:
-            cells[cell] = tree
-        else:
-            others.append((cell, tree))
-    if phase == "confirmation" and (unequal := disagreements((cell, fixed(tree)) for cell, tree in cells.items())):
-        raise ValueError(
-            f"cells of a confirmation must come from the same sources, packages, XLA flags and data, got {'; '.join(unequal)}. Move away "
-            "the cells that differ and run them as the others were."
-        )
-    return Finished(cells, others, [cell for cell in planned if cell not in cells])
-
-
-def column(settings: Settings, cell: Cell, tree: Mapping[str, Any], sampler: str, name: str) -> Num[np.ndarray, " e"]:
-    """A column of a cell's episodes, in order; a training that diverged has no policy, and scores 0 everywhere."""
-    states = initial_states(settings, cell)
-    if "diverged" in tree:
-        return np.array(states) if name == "state" else np.zeros(len(states))
-    return np.array(tree["samplers"][sampler]["episodes"][name])
-
-
-def has_column(tree: Mapping[str, Any], sampler: str, name: str) -> bool:
-    return name in tree["samplers"].get(sampler, {"episodes": {}})["episodes"]
-
-
-def trainings(
-    finished: Finished, suite: str, budget: int, contestant: str, samplers: Mapping[str, Sampler]
-) -> list[tuple[Cell, dict[str, Any]]]:
-    """The seeds of one contestant that are finished and were asked in all these ways, in order."""
-    found = [(c, t) for c, t in finished.cells.items() if (c.suite, c.budget, c.contestant) == (suite, budget, contestant)]
-    whole = [(c, t) for c, t in found if "diverged" in t or all(is_asked(t["samplers"].get(name), one) for name, one in samplers.items())]
-    return sorted(whole, key=lambda one: one[0].seed)
 
 
 def score_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:
@@ -140,24 +78,17 @@ def _wrong(disturbance: Disturbance) -> str:
     return ", ".join(f"{key} {value:g}" for key, value in dataclasses.asdict(disturbance).items() if value)
 
 
-def verdict_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:
+def verdict_table(settings: Settings, finished: Finished, scale: str, suite: str, budget: int) -> str:
     """The comparisons of the settings, where both have trained the same seeds; a verdict where these are all that were planned."""
     lines = [row("subject", "reference", "difference in score [95 %]", "bootstrap", "each seed", "verdict"), row(*["---"] * 6)]
     for subject, reference in settings.comparisons:
-        one, other = _paired(settings, finished, suite, budget, subject, reference)
-        if not one:
+        found = pair(settings, finished, scale, suite, budget, subject, reference)
+        if not found.subject:
             continue
-        found, planned = differences(one, other), _planned(finished, suite, budget)
-        each = ", ".join(f"{values.mean():+.2f}" for values in found)
-        difference = pooled_interval([found]) if len(found) > 1 else f"{found[0].mean():.2f}"
-        if len(found) < planned or isinstance(difference, str):
-            said = f"none: {len(found)} of {planned} seeds"
-        elif why := uninformative(_grand_mean(one), _grand_mean(other)):
-            said = f"none: {why}"
-        else:
-            said = verdict(difference, settings.margin)
-        _, low, high = mean_interval(found)
-        lines.append(row(str(subject), str(reference), difference, f"[{low:.2f}, {high:.2f}]", each, said))
+        each = ", ".join(f"{values.mean():+.2f}" for values in found.differences)
+        mean, low, high = mean_interval(found.differences)
+        shown = (found.interval or f"{mean:.2f}", f"[{low:.2f}, {high:.2f}]", each, found.said(settings.margin))
+        lines.append(row(str(subject), str(reference), *shown))
     return "\n".join(lines)
 
 
@@ -173,13 +104,12 @@ def primary_table(settings: Settings, finished: Finished, scale: str) -> str:
     lines = [row("subject", "reference", *(f"{suite}, {budget}" for suite, budget in places), title, "verdict")]
     lines += [row(*["---"] * (4 + len(places)))]
     for subject, reference in settings.primary:
-        pairs = [_paired(settings, finished, *place, subject, reference) for place in places]
-        groups = [differences(*pair) for pair in pairs]
-        whole = all(len(group) == _planned(finished, *place) > 1 for group, place in zip(groups, places, strict=True))
-        told = {suite: uninformative(*map(_grand_mean, pair)) for (suite, _), pair in zip(places, pairs, strict=True)} if whole else {}
-        telling = [group for group, (suite, _) in zip(groups, places, strict=True) if not told.get(suite)]
+        pairs = {suite: pair(settings, finished, scale, suite, budget, subject, reference) for suite, budget in places}
+        whole = all(found.whole for found in pairs.values())
+        told = {suite: found.uninformative for suite, found in pairs.items()} if whole else {}
+        telling = [found.differences for suite, found in pairs.items() if not told.get(suite)]
         difference = pooled_interval(telling, confidence) if whole and telling else None
-        each = (f"{_grand_mean(group):+.2f}" if group else "" for group in groups)
+        each = (f"{grand_mean(found.differences):+.2f}" if found.subject else "" for found in pairs.values())
         without = ", ".join(f"{suite}: {why}" for suite, why in told.items() if why)
         if not whole:
             said = "none: cells are missing"
@@ -187,11 +117,6 @@ def primary_table(settings: Settings, finished: Finished, scale: str) -> str:
             said = (verdict(difference, settings.margin) if difference else "none") + (f"; without {without}" if without else "")
         lines.append(row(str(subject), str(reference), *each, difference or "", said))
     return "\n".join(lines)
-
-
-def _grand_mean(values: Values) -> float:
-    """Of the trainings' means."""
-    return float(np.mean([one.mean() for one in values]))
 
 
 def missing_table(finished: Finished) -> str:
@@ -245,29 +170,6 @@ def steps_taken(sampler: str, asked: Sampler, trees: Sequence[Mapping[str, Any]]
 def mean_steps(trees: Sequence[Mapping[str, Any]], sampler: str) -> str:
     """Of answers that rest by themselves: mean over trainings, episodes and decisions."""
     return _mean(trees, sampler, "num_steps_mean", 1)
-
-
-def _planned(finished: Finished, suite: str, budget: int) -> int:
-    """How many trainings each contestant is to have."""
-    return len({cell.seed for cell in [*finished.cells, *finished.missing] if (cell.suite, cell.budget) == (suite, budget)})
-
-
-def _paired(settings: Settings, finished: Finished, suite: str, budget: int, *answers: Answer) -> tuple[Values, Values]:
-    """The scores of two answers, for the seeds that both have trained."""
-    asked = [{answer.sampler: settings.contestants[answer.contestant].samplers[answer.sampler]} for answer in answers]
-    rows = [trainings(finished, suite, budget, answer.contestant, one) for answer, one in zip(answers, asked, strict=True)]
-    found = [{cell.seed: (cell, tree) for cell, tree in row} for row in rows]
-    seeds = sorted(set(found[0]) & set(found[1]))
-    one, other = ([_scores(settings, *cells[seed], answer) for seed in seeds] for cells, answer in zip(found, answers, strict=True))
-    return one, other
-
-
-def _scores(settings: Settings, cell: Cell, tree: Mapping[str, Any], answer: Answer) -> Num[np.ndarray, " e"]:
-    """Raises ValueError where the cell did not start from the states that its seed has."""
-    states = column(settings, cell, tree, answer.sampler, "state").tolist()
-    if states != initial_states(settings, cell):
-        raise ValueError(f"{cell} must start from the initial states of its seed, got others. Run it again.")
-    return column(settings, cell, tree, answer.sampler, "score")
 
 
 def _broken(tree: Mapping[str, Any], sampler: str) -> str:

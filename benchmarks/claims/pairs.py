@@ -1,0 +1,80 @@
+"""Two answers to the same initial states, training by training: how far apart they are, and what may be said of it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from benchmarks.claims.cells import Cell, initial_states
+from benchmarks.claims.finished import Finished, column, trainings
+from benchmarks.claims.settings import Answer, Sampler, Settings
+from benchmarks.claims.statistics import Interval, Values, differences, pooled_interval, uninformative, verdict
+
+
+class Paired(NamedTuple):
+    """The scores of a subject and of a reference, an array for each training that both have, and how many trainings were planned."""
+
+    subject: Values
+    reference: Values
+    planned: int
+
+    @property
+    def differences(self) -> list[Float[np.ndarray, " e"]]:
+        return differences(self.subject, self.reference)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all planned trainings are there, and more than one, which says nothing of another."""
+        return len(self.subject) == self.planned > 1
+
+    @property
+    def interval(self) -> Interval | None:
+        """Student's, over trainings; None where there are not two."""
+        return pooled_interval([self.differences]) if len(self.subject) > 1 else None
+
+    @property
+    def uninformative(self) -> str:
+        """ "floor" or "ceiling" where the mean scores cannot tell the two apart."""
+        return uninformative(grand_mean(self.subject), grand_mean(self.reference))
+
+    def said(self, margin: float) -> str:
+        """The verdict, or why there is none."""
+        if self.interval is None or not self.whole:
+            return f"none: {len(self.subject)} of {self.planned} seeds"
+        why = self.uninformative
+        return f"none: {why}" if why else verdict(self.interval, margin)
+
+
+def pair(settings: Settings, finished: Finished, scale: str, suite: str, budget: int, subject: Answer, reference: Answer) -> Paired:
+    """Of the trainings that both have; an answer's sampler may be one under a condition, as "2, pushed"."""
+    answers = (subject, reference)
+    found = []
+    for answer in answers:
+        mine = trainings(finished, suite, budget, answer.contestant, {answer.sampler: _sampler(settings, scale, suite, answer)})
+        found.append({cell.seed: (cell, tree) for cell, tree in mine})
+    seeds = sorted(set(found[0]) & set(found[1]))
+    one, other = ([_scores(settings, *cells[seed], answer) for seed in seeds] for cells, answer in zip(found, answers, strict=True))
+    return Paired(one, other, _planned(finished, suite, budget))
+
+
+def grand_mean(values: Values) -> float:
+    """Of the trainings' means."""
+    return float(np.mean([one.mean() for one in values]))
+
+
+def _sampler(settings: Settings, scale: str, suite: str, answer: Answer) -> Sampler:
+    contestant = settings.contestants[answer.contestant]
+    return {**contestant.samplers, **contestant.disturbed(settings.scale(scale).suites[suite].conditions)}[answer.sampler]
+
+
+def _planned(finished: Finished, suite: str, budget: int) -> int:
+    """How many trainings each contestant is to have."""
+    return len({cell.seed for cell in [*finished.cells, *finished.missing] if (cell.suite, cell.budget) == (suite, budget)})
+
+
+def _scores(settings: Settings, cell: Cell, tree: dict[str, Any], answer: Answer) -> Num[np.ndarray, " e"]:
+    """Raises ValueError where the cell did not start from the states that its seed has."""
+    states = column(settings, cell, tree, answer.sampler, "state").tolist()
+    if states != initial_states(settings, cell):
+        raise ValueError(f"{cell} must start from the initial states of its seed, got others. Run it again.")
+    return column(settings, cell, tree, answer.sampler, "score")
