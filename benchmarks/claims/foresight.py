@@ -3,12 +3,13 @@
 A failure runs longer than a success, so whatever is taken over a whole episode knows its length: the first decision is the fair one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from benchmarks.claims.cells import Cell
 from benchmarks.claims.finished import Finished, column, has_column, trainings
 from benchmarks.claims.settings import Settings
 from benchmarks.claims.tables import row
@@ -45,10 +46,8 @@ def foresight_table(settings: Settings, finished: Finished, suite: str, budget: 
             trees = [(cell, tree) for cell, tree in mine if has_column(tree, first, key)]
             if not trees:
                 continue
-            failed = [column(settings, cell, tree, first, "score") < ENOUGH for cell, tree in trees]
             told = [_numbers(tree, first, key) for _, tree in trees]
-            mixed = [(values, which) for values, which in zip(told, failed, strict=True) if 0 < which.sum() < len(which)]
-            chances = [auroc(values, which) for values, which in mixed]
+            mixed = _mixed(settings, trees, first, statistic)
             risks = [float(np.mean(which)) for _, which in mixed]
             surer = [_surer_half(values, which) for values, which in mixed]
             noisy = f"{first}, noisy"
@@ -57,8 +56,25 @@ def foresight_table(settings: Settings, finished: Finished, suite: str, budget: 
                 for values, (_, tree) in zip(told, trees, strict=True)
                 if has_column(tree, noisy, key)
             ]
-            rows.append(row(f"{name}, {statistic}", *_told(chances), _mean(risks), _mean(surer), *_told(shifts)))
+            rows.append(
+                row(f"{name}, {statistic}", *_told(chances(settings, trees, first, statistic)), _mean(risks), _mean(surer), *_told(shifts))
+            )
     return "\n".join([*lines, *rows]) if rows else ""
+
+
+def chances(settings: Settings, trees: Sequence[tuple[Cell, Mapping[str, Any]]], sampler: str, statistic: str) -> list[float]:
+    """AUROC of failure, of every training that has failures and successes."""
+    return [auroc(values, which) for values, which in _mixed(settings, trees, sampler, statistic)]
+
+
+def _mixed(
+    settings: Settings, trees: Sequence[tuple[Cell, Mapping[str, Any]]], sampler: str, statistic: str
+) -> list[tuple[Float[np.ndarray, " e"], Bool[np.ndarray, " e"]]]:
+    """(statistic, failed) of the episodes of those trainings."""
+    told = [
+        (_numbers(tree, sampler, f"{statistic}_first"), column(settings, cell, tree, sampler, "score") < ENOUGH) for cell, tree in trees
+    ]
+    return [(values, which) for values, which in told if 0 < which.sum() < len(which)]
 
 
 def _numbers(tree: Mapping[str, Any], sampler: str, key: str) -> Float[np.ndarray, " e"]:

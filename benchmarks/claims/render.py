@@ -11,6 +11,7 @@ from absl import flags
 
 from benchmarks.claims.finished import Finished, sort_out
 from benchmarks.claims.foresight import ENOUGH, foresight_table
+from benchmarks.claims.page import claims_page
 from benchmarks.claims.plots import compute_plot, palette, save, steps_plot
 from benchmarks.claims.provenance import processors
 from benchmarks.claims.settings import FILE, PHASES, Settings, read_settings
@@ -31,6 +32,7 @@ from ebt_jax.report.style import STYLE
 _SCALE = flags.DEFINE_string("scale", "small", "Of settings.json.")
 _PHASE = flags.DEFINE_enum("phase", "development", PHASES, "Whose cells.")
 _RESULTS = flags.DEFINE_string("results", str(RESULTS), "Folder of finished cells.")
+_CLAIMS = flags.DEFINE_string("claims", "", "Write the page of the claims here, too; docs/claims.md is the confirmation's.")
 _SETTINGS = flags.DEFINE_string("settings", str(FILE), "The settings they were run from.")
 
 HOW_TO_READ = """\
@@ -49,8 +51,12 @@ wrong way round. Trainings of which all episodes failed, or none, are left out."
 
 def main() -> None:
     settings = read_settings(pathlib.Path(_SETTINGS.value))
-    path = render(settings, _PHASE.value, _SCALE.value, pathlib.Path(_RESULTS.value))
-    print(path)
+    results = pathlib.Path(_RESULTS.value)
+    print(render(settings, _PHASE.value, _SCALE.value, results))
+    if _CLAIMS.value:
+        finished = sort_out(settings, _PHASE.value, _SCALE.value, read_results(results, _PHASE.value))
+        pathlib.Path(_CLAIMS.value).write_text(claims_page(settings, finished, _SCALE.value))
+        print(_CLAIMS.value)
 
 
 def render(settings: Settings, phase: str, scale: str, results: pathlib.Path) -> pathlib.Path:

@@ -1,0 +1,254 @@
+"""What the finished cells say of each claim, as docs/claims.md shows it: comparisons by task and budget, and a verdict in words.
+
+The claims, and which answers are held against each other for them, are fixed here; the numbers come from the cells alone.
+"""
+
+import collections
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.claims.finished import Finished, column, has_column, trainings
+from benchmarks.claims.foresight import STATISTICS, chances
+from benchmarks.claims.pairs import pair
+from benchmarks.claims.settings import Answer, Settings
+from benchmarks.claims.statistics import pooled_interval, verdict
+from benchmarks.claims.tables import label, missing_table, row
+
+
+class Claim(NamedTuple):
+    """Attributes:
+    title: what is claimed.
+    measured: how it was tried here.
+    comparisons: (subject, reference), as "contestant/sampler".
+    condition: what goes wrong while both are asked; "" for nothing.
+    """
+
+    title: str
+    measured: str
+    comparisons: tuple[tuple[str, str], ...]
+    condition: str = ""
+
+
+CLAIMS = (
+    Claim(
+        "Two steps do what diffusion needs a hundred for",
+        "The paper's objective and descent, the same objective with two plain steps, and the two energies that this project proposes, in "
+        "two steps each, against a hundred of DDPM; and against two of DDIM and of flow matching: the hundred alone would be a straw man.",
+        (
+            ("ebt-paper/2", "diffusion/ddpm-100"),
+            ("ebt-mse/2", "diffusion/ddpm-100"),
+            ("equilibrium/2", "diffusion/ddpm-100"),
+            ("equilibrium-energy-score/2", "diffusion/ddpm-100"),
+            ("ebt-energy-score/1", "diffusion/ddpm-100"),
+            ("ebt-mse/2", "diffusion/ddim-2"),
+            ("ebt-mse/2", "flow/2"),
+            ("equilibrium/2", "flow/2"),
+            ("equilibrium-energy-score/2", "flow/2"),
+            ("flow/2", "diffusion/ddpm-100"),
+        ),
+    ),
+    Claim(
+        "Energies succeed more often than diffusion policies",
+        "Each with the steps that suit it, against DDPM-100, ten steps of flow matching and plain regression.",
+        (
+            ("equilibrium/5", "diffusion/ddpm-100"),
+            ("equilibrium/5", "flow/10"),
+            ("equilibrium-energy-score/2", "flow/10"),
+            ("ebt-mse/2", "flow/10"),
+            ("ebt-mse/2", "regression/1"),
+            ("flow/10", "diffusion/ddpm-100"),
+        ),
+    ),
+    Claim(
+        "It is the energy that helps, and not the loss",
+        "Each objective with an energy against the same objective on a network that has none: equilibrium matching on a vector field, the "
+        "energy score on a generator of one pass.",
+        (
+            ("equilibrium/2", "equilibrium-field/2"),
+            ("equilibrium/5", "equilibrium-field/5"),
+            ("ebt-energy-score/1", "generator/1"),
+            ("equilibrium-energy-score/2", "generator/1"),
+        ),
+    ),
+    Claim(
+        "Steps that stop by themselves are worth more than a fixed number",
+        "Equilibrium's descent, at rest where its next step would be short, against fixed numbers of steps about its mean.",
+        (("equilibrium/adaptive", "equilibrium/5"), ("equilibrium/adaptive", "equilibrium/4")),
+    ),
+    Claim(
+        "Energies recover from pushes that nobody demonstrated",
+        "The object is pushed mid-episode, the same for all; the score counts from then on.",
+        (
+            ("ebt-mse/2", "diffusion/ddpm-100"),
+            ("equilibrium/2", "diffusion/ddpm-100"),
+            ("equilibrium-energy-score/2", "diffusion/ddpm-100"),
+            ("equilibrium/2", "flow/10"),
+            ("equilibrium-energy-score/2", "flow/10"),
+        ),
+        "pushed",
+    ),
+    Claim(
+        "... and from drops",
+        "The gripper is held open for a while mid-episode.",
+        (
+            ("ebt-mse/2", "diffusion/ddpm-100"),
+            ("equilibrium/2", "diffusion/ddpm-100"),
+            ("equilibrium-energy-score/2", "diffusion/ddpm-100"),
+            ("equilibrium/2", "flow/10"),
+        ),
+        "dropped",
+    ),
+    Claim(
+        "Energies bear noisy sensors better",
+        "Noise on everything that the policy sees, a tenth of its standard deviation.",
+        (
+            ("ebt-mse/2", "diffusion/ddpm-100"),
+            ("equilibrium/2", "diffusion/ddpm-100"),
+            ("equilibrium-energy-score/2", "diffusion/ddpm-100"),
+            ("equilibrium/2", "flow/10"),
+        ),
+        "noisy",
+    ),
+)
+
+
+PREFACE = """\
+# The paper's claims, tried
+
+EBT-Policy ([arXiv 2510.27545](https://arxiv.org/abs/2510.27545)) claims more success than diffusion policies, in two steps where they
+take a hundred, with less training; doubt that the energy tells; steps by difficulty; recovery without being taught. This page says what a
+confirmation found: settings frozen in the git history before it ran, fresh trainings and initial states, Meta-World tasks that nobody had
+tuned on. How it was done, and what is not equal: [benchmarks/claims/README.md](../benchmarks/claims/README.md). Every training, interval
+and price: [confirmation/{scale}.md](../benchmarks/results/claims/confirmation/{scale}.md). What was tried before:
+[experiments.md](experiments.md).
+
+Small networks (0.7 to 0.9 M parameters), state observations, minutes of training on CPU cores: what holds here may not hold at a thousand
+times the size. PushT is scored by the best coverage / 0.95, Meta-World (ten demonstrations) by success. Columns are task and core-minutes
+of training (operations, equal for all). Differences are paired, intervals Student's over trainings (95 %), so that three trainings give
+wide ones. "As good" is non-inferiority: the lower bound lies above -{margin}. A place without all its trainings has no verdict. This page
+is written by `python -m benchmarks.claims.render --phase=confirmation --claims=docs/claims.md`.
+"""
+
+
+def claims_page(settings: Settings, finished: Finished, scale: str) -> str:
+    """The whole of docs/claims.md."""
+    sections = [PREFACE.format(scale=scale, margin=settings.margin).rstrip(), missing_table(finished), "## Scores, and what a chunk costs"]
+    sections += ["Mean over trainings (worst and best training); milliseconds on one core.", headline(settings, finished, scale)]
+    sections += [claim_section(settings, finished, scale, claim) for claim in CLAIMS]
+    sections += [FORESIGHT, foresight_summary(settings, finished, scale)]
+    return "\n\n".join(sections) + "\n"
+
+
+FORESIGHT = """\
+## The energy knows when it will fail
+
+AUROC of failure (PushT: a score below 0.9) by what the descent says at the first decision of an episode; mean over trainings (lowest and
+highest). 0.5 is a coin, below it the statistic is the wrong way round."""
+
+
+def claim_section(settings: Settings, finished: Finished, scale: str, claim: Claim) -> str:
+    """Title, how it was tried, a verdict a comparison, and every comparison by task and budget."""
+    places = [place for place in _places(settings, finished, scale) if _asked(settings, scale, place[0], claim.condition)]
+    header = ("subject", "reference", *(f"{suite}, {budget}" for suite, budget in places), "all, largest budgets")
+    lines = [row(*header), row(*["---"] * len(header))]
+    said = []
+    for names in claim.comparisons:
+        subject, reference = (Answer.parse(f"{name}, {claim.condition}" if claim.condition else name) for name in names)
+        found = {place: pair(settings, finished, scale, *place, subject, reference) for place in places}
+        shown = [f"{one.interval or '...'} {_brief(one.said(settings.margin))}" if one.subject else "" for one in found.values()]
+        largest = [found[place] for place in _largest(places)]
+        pooled = ""
+        if largest and all(one.whole for one in largest):
+            telling = [one.differences for one in largest if not one.uninformative]
+            pooled = f"{(interval := pooled_interval(telling))} {verdict(interval, settings.margin)}" if telling else "none"
+        lines.append(row(*names, *shown, pooled))
+        verdicts = {place: one.said(settings.margin) for place, one in found.items() if one.whole}
+        said.append(f"- `{names[0]}` against `{names[1]}`: {in_words(verdicts)}")
+    return "\n\n".join([f"## {claim.title}", claim.measured, "\n".join(said), "\n".join(lines)])
+
+
+def in_words(verdicts: dict[tuple[str, int], str]) -> str:
+    """(task, budget) -> verdict, grouped: "better on pusht, 2; as good on hammer, 4"."""
+    if not verdicts:
+        return "not measured yet."
+    groups = collections.defaultdict(list)
+    for (suite, budget), said in verdicts.items():
+        groups[said].append(f"{suite}, {budget}")
+    return "; ".join(f"{said} ({' / '.join(places)})" for said, places in groups.items()) + "."
+
+
+def headline(settings: Settings, finished: Finished, scale: str) -> str:
+    """Mean score (of the worst and the best training) by task, at the largest budget that is complete; milliseconds of a chunk."""
+    shown = _largest([place for place in _places(settings, finished, scale) if _complete(finished, *place)])
+    if not shown:
+        return "No task is complete yet."
+    header = ("policy, steps", *(f"{suite}, {budget} core-minutes" for suite, budget in shown), "ms a chunk, batch 1", "batch 32")
+    lines = [row(*header), row(*["---"] * len(header))]
+    for name in HEADLINE:
+        answer = Answer.parse(name)
+        asked = {answer.sampler: settings.contestants[answer.contestant].samplers[answer.sampler]}
+        found = {place: trainings(finished, *place, answer.contestant, asked) for place in shown}
+        cells = []
+        for mine in found.values():
+            scores = [float(column(settings, cell, tree, answer.sampler, "score").mean()) for cell, tree in mine]
+            cells.append(f"{np.mean(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})")
+        timed = [tree["samplers"][answer.sampler]["latency_ms"] for mine in found.values() for _, tree in mine if "diverged" not in tree]
+        costs = (f"{np.median([one[size]['p50'] for one in timed]):.1f}" if timed else "" for size in ("1", "32"))
+        lines.append(row(f"`{answer.contestant}`, {label(answer.sampler, asked[answer.sampler].num_steps)}", *cells, *costs))
+    return "\n".join(lines)
+
+
+HEADLINE = (
+    "ebt-paper/2",
+    "ebt-mse/2",
+    "equilibrium/2",
+    "equilibrium/5",
+    "equilibrium-energy-score/2",
+    "diffusion/ddpm-100",
+    "diffusion/ddim-2",
+    "flow/10",
+    "flow/2",
+    "regression/1",
+)
+
+
+def foresight_summary(settings: Settings, finished: Finished, scale: str) -> str:
+    """AUROC of failure by what the descent says at the first decision: mean over trainings, by task and budget."""
+    places = [place for place in _places(settings, finished, scale) if any((c.suite, c.budget) == place for c in finished.cells)]
+    header = ("contestant, statistic", *(f"{suite}, {budget}" for suite, budget in places))
+    lines = [row(*header), row(*["---"] * len(header))]
+    for name, contestant in settings.contestants.items():
+        for statistic in STATISTICS:
+            cells = []
+            for suite, budget in places:
+                mine = trainings(finished, suite, budget, name, {contestant.first: contestant.samplers[contestant.first]})
+                told = [(cell, tree) for cell, tree in mine if has_column(tree, contestant.first, f"{statistic}_first")]
+                values = chances(settings, told, contestant.first, statistic)
+                cells.append(f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "")
+            if any(cells):
+                lines.append(row(f"{name}, {statistic}", *cells))
+    return "\n".join(lines)
+
+
+def _places(settings: Settings, finished: Finished, scale: str) -> list[tuple[str, int]]:
+    """(suite, budget) that the phase has, in the settings' order."""
+    known = {(cell.suite, cell.budget) for cell in [*finished.cells, *finished.missing]}
+    return [(name, budget) for name, suite in settings.scale(scale).suites.items() for budget in suite.budgets if (name, budget) in known]
+
+
+def _largest(places: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Of each suite the place of its largest budget."""
+    return list({suite: (suite, budget) for suite, budget in places}.values())
+
+
+def _asked(settings: Settings, scale: str, suite: str, condition: str) -> bool:
+    return not condition or condition in settings.scale(scale).suites[suite].conditions
+
+
+def _complete(finished: Finished, suite: str, budget: int) -> bool:
+    return not any((cell.suite, cell.budget) == (suite, budget) for cell in finished.missing)
+
+
+def _brief(said: str) -> str:
+    return "" if said.startswith("none: ") and said.endswith(" seeds") else f"**{said}**"
