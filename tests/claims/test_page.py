@@ -1,0 +1,116 @@
+"""The page of claims: verdicts of what is there, and nothing of what is not."""
+
+import pytest
+from made_up import made_up_cell, write_cells, write_settings
+
+from benchmarks.claims.cells import Wanted, enumerate_cells, result_path
+from benchmarks.claims.finished import sort_out
+from benchmarks.claims.page import CLAIMS, HEADLINE, claim_section, claims_page, foresight_summary, headline, in_words
+from benchmarks.claims.settings import Answer, read_settings
+from benchmarks.claims.store import read_results, write_json
+
+STEPS, *_ = CLAIMS
+PUSHED = next(claim for claim in CLAIMS if claim.condition == "pushed")
+
+
+def pusht_alone(tree):
+    suite = {**tree["scales"]["small"]["suites"]["pusht"], "budgets": [2, 6], "episodes": {"development": 20, "confirmation": 20}}
+    tree["scales"]["small"]["suites"] = {"pusht": suite}
+
+
+def row(page, *beginning):
+    (found,) = [line for line in page.splitlines() if line.startswith("| " + " | ".join(beginning) + " |")]
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """settings, and a function of scores (and cells left out) that gives what is finished."""
+    settings = write_settings(tmp_path, pusht_alone)
+
+    def finish(scores, leave_out=()):
+        write_cells(settings, tmp_path, "confirmation", scores, leave_out)
+        return sort_out(settings, "confirmation", "small", read_results(tmp_path, "confirmation"))
+
+    return settings, finish
+
+
+def test_every_claim_compares_answers_that_every_suite_is_asked_for():
+    settings = read_settings()
+    for claim in CLAIMS:
+        for name in (name for names in claim.comparisons for name in names):
+            answer = Answer.parse(name)
+            assert answer.sampler in settings.contestants[answer.contestant].samplers
+            if claim.condition:  # the first sampler alone is asked while something goes wrong
+                assert answer.sampler == settings.contestants[answer.contestant].first
+    for name in HEADLINE:
+        answer = Answer.parse(name)
+        assert answer.sampler in settings.contestants[answer.contestant].samplers
+
+
+def test_a_claim_is_judged_where_all_trainings_are_there(shown):
+    settings, finish = shown
+    (absent,) = enumerate_cells(settings, "confirmation", "small", Wanted(contestants=("diffusion",), budgets=(6,), seeds=(1,)))
+    finished = finish({"equilibrium": 0.8, "diffusion": 0.5, "flow": 0.9}, [absent])
+    section = claim_section(settings, finished, "small", STEPS)
+    assert "- `equilibrium/2` against `diffusion/ddpm-100`: better (pusht, 2)." in section
+    assert "- `equilibrium/2` against `flow/2`: worse (pusht, 2 / pusht, 6)." in section
+    assert "- `ebt-paper/2` against `diffusion/ddpm-100`: not measured yet." in section
+    _, _, two, six, pooled = row(section, "equilibrium/2", "diffusion/ddpm-100")
+    assert two.startswith("0.3")
+    assert two.endswith("**better**")
+    assert six.startswith("0.3")
+    assert "**" not in six  # two of three trainings
+    assert pooled == ""
+    assert row(section, "equilibrium/2", "flow/2")[-1].endswith("worse")
+
+
+def test_what_goes_wrong_is_compared_as_it_went(shown, tmp_path):
+    settings, finish = shown
+    finish({"equilibrium": 0.8, "diffusion": 0.5})
+    for cell in enumerate_cells(settings, "confirmation", "small", Wanted(contestants=("equilibrium",))):
+        tree = made_up_cell(settings, cell, 0.8)
+        tree["samplers"]["2, pushed"]["episodes"]["score"] = [0.25] * 20
+        write_json(result_path(tmp_path, cell, tree["trial"]), tree)
+    finished = sort_out(settings, "confirmation", "small", read_results(tmp_path, "confirmation"))
+    assert "`equilibrium/2` against `diffusion/ddpm-100`: worse (pusht, 2 / pusht, 6)." in claim_section(
+        settings, finished, "small", PUSHED
+    )
+    dropped = next(claim for claim in CLAIMS if claim.condition == "dropped")
+    assert "| subject | reference | all, largest budgets |" in claim_section(settings, finished, "small", dropped)  # PushT has no gripper
+
+
+def test_the_headline_shows_the_largest_budget_that_is_complete(shown):
+    settings, finish = shown
+    assert headline(settings, finish({"flow": 0.5}), "small") == "No task is complete yet."
+    (absent,) = enumerate_cells(settings, "confirmation", "small", Wanted(contestants=("flow",), budgets=(6,), seeds=(1,)))
+    finished = finish(dict.fromkeys(settings.contestants, 0.5))
+    assert "pusht, 6 core-minutes" in headline(settings, finished, "small")
+    finished.missing.append(absent)
+    table = headline(settings, finished, "small")
+    assert "pusht, 2 core-minutes" in table
+    _, score, one, many = row(table, "`diffusion`, 100 (DDPM)")
+    assert score.startswith("0.5")
+    assert (one, many) == ("1.0", "1.0")
+
+
+def test_energies_that_told_are_shown(shown, tmp_path):
+    settings, finish = shown
+    finish({"flow": 0.5, "ebt-mse": 0.5})
+    for cell in enumerate_cells(settings, "confirmation", "small", Wanted(contestants=("ebt-mse",), budgets=(2,))):
+        tree = made_up_cell(settings, cell, 0.5)
+        told = tree["samplers"]["2"]["episodes"]
+        told |= {"score": [0.2] * 5 + [1.0] * 15, "energy_first": [*range(20, 0, -1)]}
+        write_json(result_path(tmp_path, cell, tree["trial"]), tree)
+    finished = sort_out(settings, "confirmation", "small", read_results(tmp_path, "confirmation"))
+    lines = foresight_summary(settings, finished, "small").splitlines()
+    assert lines[2:] == ["| ebt-mse, energy | 1.00 (1.00 to 1.00) |  |"]
+    page = claims_page(settings, finished, "small")
+    assert page.count("\n## ") == len(CLAIMS) + 2
+    assert "Missing:" in page
+
+
+def test_verdicts_in_words():
+    assert in_words({}) == "not measured yet."
+    told = {("pusht", 2): "better", ("hammer", 4): "as good", ("pusht", 6): "better"}
+    assert in_words(told) == "better (pusht, 2 / pusht, 6); as good (hammer, 4)."
