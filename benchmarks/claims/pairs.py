@@ -48,7 +48,7 @@ class Paired(NamedTuple):
 def pair(settings: Settings, finished: Finished, scale: str, suite: str, budget: int, subject: Answer, reference: Answer) -> Paired:
     """Of the trainings that both have; an answer's sampler may be one under a condition, as "2, pushed"."""
     answers = (subject, reference)
-    found = []
+    found: list[dict[int, tuple[Cell, dict[str, Any]]]] = []
     for answer in answers:
         mine = trainings(finished, suite, budget, answer.contestant, {answer.sampler: _sampler(settings, scale, suite, answer)})
         found.append({cell.seed: (cell, tree) for cell, tree in mine})
