@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 
 SIZE = 192
 COLOURS = {"hand": (40, 40, 40), "object": (200, 60, 40), "object2": (210, 140, 30), "goal": (40, 140, 60)}
+OTHERS = (170, 170, 165)
 
 
 def sketch(
@@ -17,7 +18,7 @@ def sketch(
     opening: float,
     caption: str,
 ) -> UInt8[np.ndarray, "y x 3"]:
-    """`points` (metres, names of `COLOURS`) inside the box from `low` to `high`: left from above (x, y), right from the side (y, z).
+    """`points` (metres, names of `COLOURS`, others grey) inside the box from `low` to `high`: left from above (x, y), right from the side (y, z).
 
     `opening` in [0, 1] sets the distance of the two fingers around the hand.
     """
@@ -38,6 +39,6 @@ def sketch(
                     draw.line((x + side, y - 7, x + side, y + 5), fill=COLOURS[name], width=3)
                 draw.line((x - gap, y - 7, x + gap, y - 7), fill=COLOURS[name], width=3)
             else:
-                draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=COLOURS[name])
+                draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=COLOURS.get(name, OTHERS))
     draw.text((6, SIZE + 2), caption, fill=(90, 90, 90))
     return np.asarray(image)

@@ -6,8 +6,10 @@ import pytest
 from made_up import small, write_settings
 
 from benchmarks.claims.cells import enumerate_cells
+from benchmarks.claims.finished import sort_out
 from benchmarks.claims.recipe import recipe
 from benchmarks.claims.settings import PHASES, read_settings
+from benchmarks.claims.store import RESULTS, read_results
 from ebt_jax import simulators
 from ebt_jax.training.settings import Settings
 
@@ -26,18 +28,28 @@ CONTESTANTS = {
 }
 
 
+@pytest.mark.parametrize("scale", ["small", "two-sided"])
 @pytest.mark.parametrize("phase", PHASES)
-def test_every_cell_is_a_training_configuration(phase):
+def test_every_cell_is_a_training_configuration(phase, scale):
     settings = read_settings()
     assert set(settings.contestants) == CONTESTANTS
     trunks = set()
-    for cell in enumerate_cells(settings, phase, "small"):
+    for cell in enumerate_cells(settings, phase, scale):
         what = recipe(settings, cell)
         config = {**what.config, "num_steps": 1, "data": {**what.config["data"], "data_dir": "(none)"}}
         made = Settings.from_dict(config)
         rate = what.pretraining[0]["optimizer"]["learning_rate"] if what.pretraining else made.optimizer.learning_rate  # then more gently
         trunks.add(repr((made.model, made.batch_size, dataclasses.replace(made.optimizer, learning_rate=rate))))
     assert len(trunks) == 1, "contestants must share trunk, batch size and optimiser until trials say otherwise"
+
+
+def test_what_was_confirmed_was_confirmed_from_these_settings_and_from_one_code():
+    settings = read_settings()
+    results = read_results(RESULTS, "confirmation")
+    for scale in settings.scales:
+        finished = sort_out(settings, "confirmation", scale, results)
+        assert not finished.others
+    assert {cell.scale for cell, _ in results} <= set(settings.scales)
 
 
 def test_tasks_of_the_phases_are_disjoint_where_there_is_a_choice():
