@@ -121,5 +121,5 @@ def test_what_a_scale_depends_on_is_hashed_and_no_other_scale(tmp_path):
 
 
 def test_an_unknown_scale_lists_the_known(tmp_path):
-    with pytest.raises(ValueError, match=r"scale must be one of \['small'\], got 'huge'"):
+    with pytest.raises(ValueError, match=r"scale must be one of \['small', 'two-sided'\], got 'huge'"):
         write_settings(tmp_path, small).scale("huge")
