@@ -18,7 +18,7 @@ def sketch(
     opening: float,
     caption: str,
 ) -> UInt8[np.ndarray, "y x 3"]:
-    """`points` (metres, names of `COLOURS`, others grey) in the box from `low` to `high`: left from above (x, y), right from the side (y, z).
+    """`points` (metres, names of `COLOURS`, others grey) in the box from `low` to `high`: left from above (x, y), right aside (y, z).
 
     `opening` in [0, 1] sets the distance of the two fingers around the hand.
     """
