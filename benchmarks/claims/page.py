@@ -4,6 +4,7 @@ The claims, and which answers are held against each other for them, are fixed he
 """
 
 import collections
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -131,14 +132,23 @@ is written by `python -m benchmarks.claims.render --phase=confirmation --claims=
 """
 
 
-def claims_page(settings: Settings, finished: Finished, scale: str) -> str:
-    """The whole of docs/claims.md."""
-    sections = [PREFACE.format(scale=scale, margin=settings.margin).rstrip(), missing_table(finished), "## Scores, and what a chunk costs"]
-    sections += ["Mean over trainings (worst and best training); milliseconds on one core.", headline(settings, finished, scale)]
-    sections += [claim_section(settings, finished, scale, claim) for claim in CLAIMS]
-    sections += [FORESIGHT, foresight_summary(settings, finished, scale)]
+def claims_page(settings: Settings, finished: Mapping[str, Finished]) -> str:
+    """The whole of docs/claims.md: all claims at the first of the scales, scores and the first claims at the others."""
+    (scale, cells), *others = finished.items()
+    sections = [PREFACE.format(scale=scale, margin=settings.margin).rstrip(), missing_table(cells), "## Scores, and what a chunk costs"]
+    sections += [HEADLINE_CAPTION, headline(settings, cells, scale)]
+    sections += [claim_section(settings, cells, scale, claim) for claim in CLAIMS]
+    sections += [FORESIGHT, foresight_summary(settings, cells, scale)]
+    for name, theirs in others:
+        tasks = ", ".join(f"{suite} ({plan.difficulty})" for suite, plan in settings.scale(name).suites.items())
+        sections += [f"# {name.capitalize()}: {tasks}", missing_table(theirs), HEADLINE_CAPTION, headline(settings, theirs, name)]
+        sections += [claim_section(settings, theirs, name, claim) for claim in CLAIMS[:OF_OTHER_SCALES]]
     return "\n\n".join(sections) + "\n"
 
+
+HEADLINE_CAPTION = "Mean score over trainings (worst and best training); milliseconds on one core."
+OF_OTHER_SCALES = 3
+"""Claims that are asked at other scales, too: steps, success, and whether it is the energy."""
 
 FORESIGHT = """\
 ## The energy knows when it will fail

@@ -54,8 +54,10 @@ def main() -> None:
     results = pathlib.Path(_RESULTS.value)
     print(render(settings, _PHASE.value, _SCALE.value, results))
     if _CLAIMS.value:
-        finished = sort_out(settings, _PHASE.value, _SCALE.value, read_results(results, _PHASE.value))
-        pathlib.Path(_CLAIMS.value).write_text(claims_page(settings, finished, _SCALE.value))
+        cells = read_results(results, _PHASE.value)
+        scales = [_SCALE.value, *sorted({cell.scale for cell, _ in cells} - {_SCALE.value})]
+        finished = {scale: sort_out(settings, _PHASE.value, scale, cells) for scale in scales}
+        pathlib.Path(_CLAIMS.value).write_text(claims_page(settings, finished))
         print(_CLAIMS.value)
 
 

@@ -105,9 +105,24 @@ def test_energies_that_told_are_shown(shown, tmp_path):
     finished = sort_out(settings, "confirmation", "small", read_results(tmp_path, "confirmation"))
     lines = foresight_summary(settings, finished, "small").splitlines()
     assert lines[2:] == ["| ebt-mse, energy | 1.00 (1.00 to 1.00) |  |"]
-    page = claims_page(settings, finished, "small")
+    page = claims_page(settings, {"small": finished})
     assert page.count("\n## ") == len(CLAIMS) + 2
     assert "Missing:" in page
+
+
+def test_other_scales_come_after(shown, tmp_path):
+    settings, finish = shown
+    small = finish({"flow": 0.5})
+    other = Wanted(seeds=(0,), contestants=("equilibrium", "flow"))
+    for cell in enumerate_cells(settings, "confirmation", "two-sided", other):
+        write_json(result_path(tmp_path, cell, ""), made_up_cell(settings, cell, 0.5))
+    two_sided = sort_out(settings, "confirmation", "two-sided", read_results(tmp_path, "confirmation"))
+    assert len(two_sided.cells) == 2
+    whole = claims_page(settings, {"small": small, "two-sided": two_sided})
+    page = whole.split("# Two-sided: reach-around (two ways around a pillar)")[1]
+    assert "Missing: 53 of 55 cells." in page
+    assert page.count("\n## ") == 3
+    assert row(page.split("## It is the energy")[0], "equilibrium/2", "flow/2")[2].startswith("...")  # one training says nothing of another
 
 
 def test_verdicts_in_words():
