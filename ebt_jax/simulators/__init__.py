@@ -4,7 +4,11 @@ import importlib
 
 from ebt_jax.simulators.simulator import Embodiment, Simulator
 
-SUITES = {"metaworld": ("ebt_jax.simulators.metaworld", "MetaWorld"), "pusht": ("ebt_jax.simulators.pusht", "PushT")}
+SUITES = {
+    "metaworld": ("ebt_jax.simulators.metaworld", "MetaWorld"),
+    "pusht": ("ebt_jax.simulators.pusht", "PushT"),
+    "robosuite": ("ebt_jax.simulators.robosuite", "Robosuite"),
+}
 
 
 def make(suite: str, task: str, cameras: tuple[str, ...] = ()) -> Simulator:
