@@ -22,6 +22,9 @@ RADIANS = 0.5
 GAIN = 1.6
 """Displacement that is asked for, per displacement that is left: the controller goes an eighth of the way in a step."""
 
+TURN = 0.2
+"""rad; the hand is turned in such strides: faster ones take it off its place."""
+
 OPEN_WIDE = 0.07
 """m; fingers that go down around an object stand so far apart."""
 
@@ -31,6 +34,9 @@ NEAR = 0.012
 CARRY = 0.16
 """m; height at which an object is carried over walls and pegs, above where it is set down."""
 
+
+SPOT = np.array([-0.04, -0.05])
+"""m; where a can is set down, from its bin's middle, which the arm hardly reaches."""
 
 HANDLE = 0.06
 """m; from the nut's middle to where its handle is taken."""
@@ -82,15 +88,15 @@ def lift(state: State) -> Float[np.ndarray, "7"]:
 
 
 def place_can(state: State) -> Float[np.ndarray, "7"]:
-    """Takes the can, sets it down in the middle of its bin, and goes away upwards."""
-    grasp = Grasp(state.thing + [0.0, 0.0, 0.01], 0.0, width=0.046)
-    across, height = state.goal[:2] - state.thing[:2], state.thing[2] - state.goal[2]
-    there = bool(np.linalg.norm(across) < 0.06 and height < 0.09)
-    if there:
-        return _move(state, np.array([0.0, 0.0, METRES]), grasp.yaw, gripper=1.0)
+    """Takes the can, lowers it into its bin, and goes away upwards."""
+    grasp = Grasp(state.thing + [0.0, 0.0, 0.01], 0.0, width=0.049)
+    from_middle, height = state.thing[:2] - state.goal[:2], state.thing[2] - state.goal[2]
+    if np.all(np.abs(from_middle) < [0.08, 0.105]) and height < 0.085:
+        rise = METRES if state.opening > OPEN_WIDE else 0.07 - height  # fingers first
+        return _move(state, np.array([0.0, 0.0, rise]), grasp.yaw, gripper=1.0)
     if not _holds(state, grasp):
         return _reach(state, grasp)
-    return _carry(state, across, height, low=0.07, tolerance=0.03, yaw=grasp.yaw)
+    return _carry(state, SPOT - from_middle, height, low=0.08, tolerance=0.015, yaw=grasp.yaw, clear=np.inf)
 
 
 def assemble_square(state: State) -> Float[np.ndarray, "7"]:
@@ -106,17 +112,18 @@ def assemble_square(state: State) -> Float[np.ndarray, "7"]:
     across, height = state.goal[:2] - state.thing[:2], state.thing[2] - state.goal[2]
     if not _holds(state, grasp):
         return _reach(state, grasp)
-    return _carry(state, across, height, low=0.01, tolerance=0.005, yaw=_turn(hand + np.pi - nut))
+    return _carry(state, across, height, low=0.01, tolerance=0.005, yaw=_turn(hand + np.pi - nut), clear=0.15)
 
 
 def _reach(state: State, grasp: Grasp) -> Float[np.ndarray, "7"]:
     """Towards the grasp with open fingers, down a funnel; closes them where it is there."""
     offset, turn = grasp.point - state.hand, grasp.yaw - _turn(_yaw(state.hand_axes))
     off = float(np.linalg.norm(offset[:2])) + 0.02 * abs(turn)
-    if off < NEAR and abs(offset[2]) < NEAR and state.opening > grasp.width - 0.008:
+    near = NEAR if state.opening > OPEN_WIDE else 1.5 * NEAR
+    if off < near and abs(offset[2]) < near and state.opening > grasp.width - 0.008:
         return _move(state, offset, grasp.yaw, gripper=0.0)
     narrow = state.opening < OPEN_WIDE
-    offset[2] += np.clip(4 * (off - 0.6 * NEAR), 0.05 if narrow else 0.0, 0.10)
+    offset[2] += np.clip(3 * (off - 0.8 * NEAR), 0.05 if narrow else 0.0, 0.10)
     return _move(state, offset, grasp.yaw, gripper=1.0)
 
 
@@ -126,20 +133,26 @@ def _holds(state: State, grasp: Grasp) -> bool:
     return bool(np.all(off < [0.02, 0.012, 0.02]) and abs(state.opening - grasp.width) < 0.005)
 
 
-def _carry(state: State, across: Float[np.ndarray, "2"], height: float, low: float, tolerance: float, yaw: float) -> Float[np.ndarray, "7"]:
-    """Brings what is held `across` m and down to `low`, high over everything until it is within `tolerance` of there; lets go there."""
+def _carry(
+    state: State, across: Float[np.ndarray, "2"], height: float, low: float, tolerance: float, yaw: float, clear: float
+) -> Float[np.ndarray, "7"]:
+    """Brings what is held `across` m and down to `low`, where it lets go.
+
+    It stays high over everything until it is within `tolerance` of there, and within `clear` of there goes on only once it is high.
+    """
     off = float(np.linalg.norm(across)) + 0.02 * abs(yaw - _turn(_yaw(state.hand_axes)))
     if off < 2 * tolerance and height < low:
-        return _move(state, np.zeros(3), yaw, gripper=1.0)
+        return _move(state, np.array([0.0, 0.0, low - 0.01 - height]), yaw, gripper=1.0)
     wanted = low - 0.01 + np.clip(8 * (off - tolerance), 0.0, CARRY)
-    free = np.clip((height - 0.6 * CARRY) / (0.2 * CARRY), 0.0, 1.0) if off > 2 * tolerance else 1.0
+    waits = 2 * tolerance < off < clear
+    free = np.clip((height - 0.6 * CARRY) / (0.2 * CARRY), 0.0, 1.0) if waits else 1.0
     return _move(state, np.append(free * across, wanted - height), yaw, gripper=0.0)
 
 
 def _move(state: State, offset: Float[np.ndarray, "3"], yaw: float, gripper: float) -> Float[np.ndarray, "7"]:
     """The action that moves the hand by `offset` m and turns it to `yaw`, fingers down."""
     now = _turn(_yaw(state.hand_axes))
-    next_yaw = now + np.clip(yaw - now, -RADIANS, RADIANS)
+    next_yaw = now + np.clip(yaw - now, -TURN, TURN)
     cos, sin = np.cos(next_yaw), np.sin(next_yaw)
     wanted = np.array([[cos, sin, 0.0], [sin, -cos, 0.0], [0.0, 0.0, -1.0]])
     turn = np.clip(GAIN * _rotation_vector(wanted @ state.hand_axes.T), -RADIANS, RADIANS)
