@@ -11,7 +11,7 @@ from ebt_jax import cli, simulators
 from ebt_jax.data.write import write_rlds
 from ebt_jax.simulators.demonstrate import dataset_spec, demonstrations
 
-_SUITE = flags.DEFINE_enum("suite", "metaworld", ["metaworld"], "Whose experts to record.")
+_SUITE = flags.DEFINE_enum("suite", "metaworld", list(simulators.with_experts()), "Whose experts to record.")
 _TASKS = flags.DEFINE_list("tasks", [], "Task names, comma separated; all of the suite's where empty.")
 _EPISODES = flags.DEFINE_integer("episodes", 100, "Successful episodes to record for each task.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Picks the initial states; they never meet those of ebt_jax.evaluate.", lower_bound=0)

@@ -21,6 +21,11 @@ def tasks(suite: str) -> tuple[str, ...]:
     return _module(suite).TASKS
 
 
+def with_experts() -> tuple[str, ...]:
+    """The suites whose tasks a scripted expert can show."""
+    return tuple(suite for suite in SUITES if getattr(_module(suite), SUITES[suite][1]).expert_action is not Simulator.expert_action)
+
+
 def embodiment(suite: str) -> Embodiment:
     """What the numbers of a suite mean."""
     return _module(suite).EMBODIMENT

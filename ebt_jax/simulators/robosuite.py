@@ -10,7 +10,7 @@ Quaternions are x, y, z, w. The hand's position is the point between its fingert
 hand comes beside where it is: its position less the hand's, along the axes of the base, and its orientation in the hand's frame.
 
 Initial state s is what robosuite draws after `numpy.random.seed(s)`: noise on the arm's joints, the object's place, turn and, of the
-cube, size. The model is built anew for every episode.
+cube, size. A fresh environment is made for every episode.
 
 Source: robosuite 1.5 (github.com/ARISE-Initiative/robosuite); 400 steps as robomimic (arXiv:2108.03298) has it.
 """
@@ -19,7 +19,7 @@ import atexit
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,20 +43,34 @@ class Scene(NamedTuple):
 
     Attributes:
       thing: robosuite's name of the object.
+      goal: m; where an environment of robosuite's wants it, 0 where the task has no such place.
       low, high: m; x and y that the object can be pushed to.
     """
 
     instruction: str
     thing: str
+    goal: Callable[[Any], Float[np.ndarray, "3"]]
     low: tuple[float, float]
     high: tuple[float, float]
     expert: Expert
 
 
+def _nowhere(env: Any) -> Float[np.ndarray, "3"]:
+    return np.zeros(3)
+
+
+def _middle_of_the_bin(env: Any) -> Float[np.ndarray, "3"]:
+    return env.target_bin_placements[env.object_id]
+
+
+def _peg(env: Any) -> Float[np.ndarray, "3"]:
+    return env.sim.data.body_xpos[env.peg1_body_id]
+
+
 SCENES = {
-    "Lift": Scene("lift the cube", "cube", (-0.2, -0.2), (0.2, 0.2), lift),
-    "PickPlaceCan": Scene("put the can into its bin", "Can", (-0.045, -0.445), (0.245, -0.055), place_can),
-    "NutAssemblySquare": Scene("put the square nut over the square peg", "SquareNut", (-0.2, 0.0), (0.05, 0.25), assemble_square),
+    "Lift": Scene("lift the cube", "cube", _nowhere, (-0.2, -0.2), (0.2, 0.2), lift),
+    "PickPlaceCan": Scene("put the can into its bin", "Can", _middle_of_the_bin, (-0.045, -0.445), (0.245, -0.055), place_can),
+    "NutAssemblySquare": Scene("put the square nut over the square peg", "SquareNut", _peg, (-0.2, 0.0), (0.05, 0.25), assemble_square),
 }
 
 EMBODIMENT = Embodiment(
@@ -110,22 +124,21 @@ class Robosuite(Simulator):
         super().reset(seed=seed)
         if seed is None:
             seed = int(self.np_random.integers(2**31))
-        self._close_renderers()
+        self.close()
         with _global_generator(seed):
-            if self._env is None:
-                self._env = self._robosuite.make(
-                    self.task,
-                    robots="Panda",
-                    controller_configs=self._robosuite.load_composite_controller_config(robot="Panda"),
-                    control_freq=int(EMBODIMENT.control_rate_hz),
-                    has_renderer=False,
-                    has_offscreen_renderer=False,
-                    use_camera_obs=False,
-                    use_object_obs=False,
-                    ignore_done=True,
-                    renderer="mujoco",
-                )
-                np.random.seed(seed)
+            self._env = self._robosuite.make(
+                self.task,
+                robots="Panda",
+                controller_configs=self._robosuite.load_composite_controller_config(robot="Panda"),
+                control_freq=int(EMBODIMENT.control_rate_hz),
+                has_renderer=False,
+                has_offscreen_renderer=False,
+                use_camera_obs=False,
+                use_object_obs=False,
+                ignore_done=True,
+                hard_reset=False,
+                renderer="mujoco",
+            )
             self._env.reset()
         _dress(self._model)
         self._steps = 0
@@ -165,10 +178,11 @@ class Robosuite(Simulator):
         return sketch(seen, low, high, state.opening / FULLY_OPEN, f"{self.instruction}, step {self._steps}")
 
     def close(self) -> None:
-        self._close_renderers()
+        for renderer in self._renderers.values():
+            renderer.close()
         if self._env is not None:
             self._env.close()
-        self._env = None
+        self._renderers, self._env = {}, None
 
     @property
     def _model(self) -> Any:
@@ -179,26 +193,25 @@ class Robosuite(Simulator):
         return self._env.sim.data._data
 
     def _state(self) -> State:
-        env, data = self._env, self._data
+        data = self._data
         hand, thing = data.body("robot0_right_hand"), data.body(f"{self._scene.thing}_main")
         fingers = [data.joint(f"gripper0_right_finger_joint{i}").qpos[0] for i in (1, 2)]
-        goal = {"Lift": lambda: np.zeros(3), "PickPlaceCan": lambda: env.target_bin_placements[env.object_id]}
         return State(
             hand=data.site("gripper0_right_grip_site").xpos.copy(),
             hand_axes=hand.xmat.reshape(3, 3).copy(),
             opening=float(fingers[0] - fingers[1]),
             thing=thing.xpos.copy(),
             thing_axes=thing.xmat.reshape(3, 3).copy(),
-            goal=np.array(goal.get(self.task, lambda: data.body("peg1").xpos)()),
+            goal=np.array(self._scene.goal(self._env)),
         )
 
     def _observe(self) -> dict[str, Any]:
         state, data = self._state(), self._data
         hand, thing = data.body("robot0_right_hand").xquat, data.body(f"{self._scene.thing}_main").xquat
-        numbers = [state.hand, _xyzw(hand), [state.opening], state.thing, _xyzw(thing), state.thing - state.hand, _xyzw(_seen_from(hand, thing)), state.goal]
+        seen = [state.thing, _xyzw(thing), state.thing - state.hand, _xyzw(_seen_from(hand, thing)), state.goal]
         return {
             "images": {name: self._render(name, CAMERA_SIZE) for name in self.cameras},
-            "proprio": np.concatenate(numbers).astype(np.float32),
+            "proprio": np.concatenate([state.hand, _xyzw(hand), [state.opening], *seen]).astype(np.float32),
             "language": self.instruction,
         }
 
@@ -207,17 +220,12 @@ class Robosuite(Simulator):
 
         if size not in self._renderers:
             self._renderers[size] = mujoco.Renderer(self._model, size, size)
-            atexit.unregister(self._close_renderers)
-            atexit.register(self._close_renderers)  # after MuJoCo's own, so that it comes before it
+            atexit.unregister(self.close)
+            atexit.register(self.close)  # after MuJoCo's own, so that it comes before it
         looks = mujoco.MjvOption()
         looks.geomgroup[0] = 0  # shapes that collide, which nobody sees
         self._renderers[size].update_scene(self._data, CAMERAS[camera], looks)
         return self._renderers[size].render()
-
-    def _close_renderers(self) -> None:
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers = {}
 
 
 def _import() -> Any:
@@ -267,5 +275,7 @@ def _xyzw(quaternion: Float[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
 
 def _seen_from(frame: Float[np.ndarray, "4"], body: Float[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
     """The orientation of `body` in `frame`, w x y z; as continuous in time as both are, so its sign is what theirs make it."""
-    w, v, u, x = frame[0], -frame[1:], body[0], body[1:]
-    return np.concatenate([[w * u - v @ x], w * x + u * v + np.cross(v, x)])
+    real, imaginary = frame[0], -frame[1:]
+    return np.concatenate(
+        [[real * body[0] - imaginary @ body[1:]], real * body[1:] + body[0] * imaginary + np.cross(imaginary, body[1:])]
+    )
