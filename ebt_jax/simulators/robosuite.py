@@ -3,7 +3,7 @@
 Their action is seven numbers in [-1, 1] for the controller OSC_POSE; ours is the displacement of the hand's target from where the
 hand is, in metres (theirs x 0.05), the rotation vector that turns it, in radians (theirs x 0.5), both along the axes of the robot's
 base, and the gripper g = (1 - theirs) / 2. Only the side of 1/2 that the gripper's number is on counts: above it the fingers open, below
-they close, by a fifth of their travel a step. The controller goes about an eighth of the displacement in a step.
+they close, by a tenth of their range a step. An action that is held moves the hand by about a quarter of itself in a step.
 
 Positions are in the world's frame, whose axes are the base's: the table's middle is at x = y = 0, its top at z = 0.8 (0.82 with pegs).
 Quaternions are x, y, z, w. The hand's position is the point between its fingertips. What the object looks like from the
@@ -250,12 +250,12 @@ def _is_error(record: logging.LogRecord) -> bool:
 @contextlib.contextmanager
 def _global_generator(seed: int) -> Iterator[None]:
     """numpy's global generator begins with `seed` inside, and goes on outside as if nothing had been."""
-    before = np.random.get_state()
-    np.random.seed(seed)
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
     try:
         yield
     finally:
-        np.random.set_state(before)
+        np.random.set_state(before)  # noqa: NPY002
 
 
 def _dress(model: Any) -> None:
@@ -276,6 +276,4 @@ def _xyzw(quaternion: Float[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
 def _seen_from(frame: Float[np.ndarray, "4"], body: Float[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
     """The orientation of `body` in `frame`, w x y z; as continuous in time as both are, so its sign is what theirs make it."""
     real, imaginary = frame[0], -frame[1:]
-    return np.concatenate(
-        [[real * body[0] - imaginary @ body[1:]], real * body[1:] + body[0] * imaginary + np.cross(imaginary, body[1:])]
-    )
+    return np.concatenate([[real * body[0] - imaginary @ body[1:]], real * body[1:] + body[0] * imaginary + np.cross(imaginary, body[1:])])

@@ -20,7 +20,7 @@ RADIANS = 0.5
 """Limits of an action, along and about each axis."""
 
 GAIN = 1.6
-"""Displacement that is asked for, per displacement that is left: the controller goes an eighth of the way in a step."""
+"""Displacement that is asked for, per displacement that is left; in a step the controller goes a quarter of what is asked for."""
 
 TURN = 0.2
 """rad; the hand is turned in such strides: faster ones take it off its place."""
@@ -89,7 +89,7 @@ def lift(state: State) -> Float[np.ndarray, "7"]:
 
 def place_can(state: State) -> Float[np.ndarray, "7"]:
     """Takes the can, lowers it into its bin, and goes away upwards."""
-    grasp = Grasp(state.thing + [0.0, 0.0, 0.01], 0.0, width=0.049)
+    grasp = Grasp(state.thing + np.array([0.0, 0.0, 0.01]), 0.0, width=0.049)
     from_middle, height = state.thing[:2] - state.goal[:2], state.thing[2] - state.goal[2]
     if np.all(np.abs(from_middle) < [0.08, 0.105]) and height < 0.085:
         rise = METRES if state.opening > OPEN_WIDE else 0.07 - height  # fingers first

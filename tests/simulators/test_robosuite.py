@@ -91,11 +91,9 @@ def test_the_gripper_opens_at_1_and_closes_at_0(cube: Robosuite) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_the_initial_state_is_a_function_of_the_seed_whatever_came_before(task: str) -> None:
     one, other = Robosuite(task), Robosuite(task)
-    np.random.seed(1)
+    numpys = np.random.get_state()  # noqa: NPY002
     first, _ = one.reset(seed=7)
-    drawn = np.random.random()
-    np.random.seed(1)
-    assert drawn == np.random.random()  # the global generator is as it was
+    np.testing.assert_array_equal(np.random.get_state()[1], numpys[1])  # noqa: NPY002
     other.reset(seed=3)
     for _ in range(5):
         other.step(other.expert_action())
@@ -125,7 +123,7 @@ def test_a_cube_above_the_table_is_success(cube: Robosuite) -> None:
     assert (reward, terminated, truncated, info["success"]) == (0.0, False, False, False)
     cube._data.joint("cube_joint0").qpos[2] = 1.0
     _, reward, terminated, _, info = cube.step(STILL)
-    assert (reward, terminated, info["success"]) == (1.0, True, True)
+    assert (reward, terminated, info["success"]) == (pytest.approx(1.0), True, True)
     cube._steps = EMBODIMENT.max_steps - 1
     assert cube.step(STILL)[3]
 
