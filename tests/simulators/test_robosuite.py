@@ -200,9 +200,14 @@ for name in ("primary", "wrist"):
     image, after = first["images"][name], later["images"][name]
     assert image.shape == (84, 84, 3) and image.dtype == np.uint8, (name, image.shape)
     assert image.std() > 10 and np.abs(image.astype(int) - after).mean() > 0.3, name
-image = first["images"]["primary"].astype(int)
-rows, columns = np.nonzero((image[..., 0] > 1.6 * image[..., 1]) & (image[..., 0] > 1.6 * image[..., 2]) & (image[..., 0] > 60))
-assert len(rows) > 5 and 42 < rows.mean() < 80 and 20 < columns.mean() < 64, (len(rows), rows.mean(), columns.mean())  # red, on the table
+def cube(observation):
+    red, green, blue = np.moveaxis(observation["images"]["primary"].astype(int), -1, 0)
+    return np.argwhere((red > 60) & (red > 1.6 * green) & (red > 1.6 * blue)).mean(0)
+first, _ = simulator.reset(seed=0)
+nearer = simulator.push(0.1, 0.0)
+right = simulator.push(0.1, 0.25)
+assert cube(nearer)[0] > cube(first)[0] + 3, (cube(first), cube(nearer))  # lower in the picture: it is upright
+assert cube(right)[1] > cube(nearer)[1] + 3, (cube(nearer), cube(right))  # nor is it a mirror's
 assert simulator.picture().shape == (256, 256, 3)
 simulator.close()
 """)
