@@ -3,6 +3,7 @@
 Scripted experts' demonstrations as an RLDS (TFDS) dataset, DIR/NAME/1.0.0. The same flags give the same values anywhere.
 """
 
+import re
 from collections.abc import Iterable
 
 from absl import flags
@@ -11,7 +12,7 @@ from ebt_jax import cli, simulators
 from ebt_jax.data.write import write_rlds
 from ebt_jax.simulators.demonstrate import dataset_spec, demonstrations
 
-_SUITE = flags.DEFINE_enum("suite", "metaworld", ["metaworld"], "Whose experts to record.")
+_SUITE = flags.DEFINE_enum("suite", "metaworld", list(simulators.with_experts()), "Whose experts to record.")
 _TASKS = flags.DEFINE_list("tasks", [], "Task names, comma separated; all of the suite's where empty.")
 _EPISODES = flags.DEFINE_integer("episodes", 100, "Successful episodes to record for each task.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Picks the initial states; they never meet those of ebt_jax.evaluate.", lower_bound=0)
@@ -28,13 +29,18 @@ def main() -> None:
     tasks = _TASKS.value or list(known)
     _require_known("tasks", tasks, known)
     _require_known("cameras", cameras, [camera.name for camera in simulators.embodiment(suite).cameras])
-    name = _NAME.value or "_".join([suite, *([tasks[0].replace("-", "_")] if len(tasks) == 1 else [])])
+    name = _NAME.value or "_".join([suite, *([_snake_case(tasks[0])] if len(tasks) == 1 else [])])
     settings = {"suite": suite, "tasks": ",".join(tasks), "episodes": _EPISODES.value, "seed": _SEED.value, "noise": _NOISE.value}
     settings |= {"cameras": ",".join(cameras)} if cameras else {}
     command = " ".join(["python -m ebt_jax.collect", *(f"--{flag}={value}" for flag, value in settings.items())])
     episodes = (episode for task in tasks for episode in demonstrations(suite, task, cameras, _EPISODES.value, _SEED.value, _NOISE.value))
     counted = cli.progress(episodes, len(tasks) * _EPISODES.value, "episodes")
     print(write_rlds(_OUTPUT.value, dataset_spec(name, suite, cameras, command), counted, f"Scripted experts of {suite}, {name}."))
+
+
+def _snake_case(task: str) -> str:
+    """pick-place-v3 -> pick_place_v3, PickPlaceCan -> pick_place_can."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", task).replace("-", "_").lower()
 
 
 def _require_known(flag: str, names: Iterable[str], known: Iterable[str]) -> None:

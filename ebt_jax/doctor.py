@@ -253,7 +253,9 @@ def rendering() -> Iterator[Check]:
     from ebt_jax.simulators.rendering import find_backend
 
     if importlib.util.find_spec("mujoco") is None:
-        yield Check("GL rendering", False, False, "no MuJoCo", "to evaluate in Meta-World: pip install 'ebt_jax[metaworld]'")
+        yield Check(
+            "GL rendering", False, False, "no MuJoCo", "to evaluate in Meta-World or robosuite: pip install 'ebt_jax[metaworld,sim]'"
+        )
         return
     backend = find_backend()
     remedy = "" if backend else "For cameras and videos of simulators: install libegl1 and libegl-mesa0, or libosmesa6; MUJOCO_GL chooses"

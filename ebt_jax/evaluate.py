@@ -47,7 +47,7 @@ _BUDGET_MS = flags.DEFINE_float(
     "budget_ms", 0.0, "Cap the steps so that one answer for all environments takes about so long.", lower_bound=0
 )
 _DOUBT = flags.DEFINE_bool("doubt", False, "Note the policy's doubt in what it answers by itself: does it predict failure?")
-_PUSH = flags.DEFINE_float("push", 0.0, "Move the task's object so far (PushT px, Meta-World m) in every episode.", lower_bound=0)
+_PUSH = flags.DEFINE_float("push", 0.0, "Move the task's object so far (PushT px, others m) in every episode.", lower_bound=0)
 _RELEASE = flags.DEFINE_integer("release", 0, "Hold the gripper open for so many steps in every episode.", lower_bound=0)
 _DISTURB_AT = flags.DEFINE_integer("disturb_at", 0, "Steps before the push and the release.", lower_bound=0)
 _NOISE = flags.DEFINE_float(

@@ -18,7 +18,7 @@ from ebt_jax.evaluation.rollouts import EpisodeResult, Rollouts
 from ebt_jax.evaluation.statistics import wilson_interval
 from ebt_jax.policy import Identity
 
-PACKAGES = ("ebt_jax", "jax", "jaxlib", "flax", "numpy", "metaworld", "mujoco", "gym-pusht", "pymunk")
+PACKAGES = ("ebt_jax", "jax", "jaxlib", "flax", "numpy", "metaworld", "robosuite", "mujoco", "gym-pusht", "pymunk")
 
 
 def closed_loop_results(rollouts: Rollouts) -> dict[str, Any]:

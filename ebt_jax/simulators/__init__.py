@@ -8,6 +8,7 @@ SUITES = {
     "metaworld": ("ebt_jax.simulators.metaworld", "MetaWorld"),
     "obstacle": ("ebt_jax.simulators.obstacle", "Obstacle"),
     "pusht": ("ebt_jax.simulators.pusht", "PushT"),
+    "robosuite": ("ebt_jax.simulators.robosuite", "Robosuite"),
 }
 
 
@@ -19,6 +20,11 @@ def make(suite: str, task: str, cameras: tuple[str, ...] = ()) -> Simulator:
 def tasks(suite: str) -> tuple[str, ...]:
     """The names of a suite's tasks."""
     return _module(suite).TASKS
+
+
+def with_experts() -> tuple[str, ...]:
+    """The suites whose tasks a scripted expert can show."""
+    return tuple(suite for suite in SUITES if getattr(_module(suite), SUITES[suite][1]).expert_action is not Simulator.expert_action)
 
 
 def embodiment(suite: str) -> Embodiment:

@@ -15,7 +15,7 @@ class Disturbance:
 
     Attributes:
       at: steps before the push and the release; 0 puts the push before the first observation, another initial state.
-      push: how far the task's object is moved, in the suite's unit of length (PushT px, Meta-World m). 0 moves nothing.
+      push: how far the task's object is moved, in the suite's unit of length (PushT px, Meta-World and robosuite m). 0 moves nothing.
       release: steps in which the gripper is held open, whatever the policy asks. What it carries, it drops.
       noise: standard deviation of what is added to each number of the proprioception that a policy sees, in standard deviations of that
         number in the policy's training data.

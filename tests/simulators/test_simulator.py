@@ -7,7 +7,9 @@ from ebt_jax import simulators
 from ebt_jax.simulators.simulator import demonstration_state, evaluation_state
 
 
-@pytest.mark.parametrize(("suite", "task"), [("metaworld", "reach-v3"), ("pusht", "pusht")])
+@pytest.mark.parametrize(
+    ("suite", "task"), [("metaworld", "reach-v3"), ("obstacle", "reach-around"), ("pusht", "pusht"), ("robosuite", "Lift")]
+)
 def test_observations_and_actions_are_what_the_spaces_say(suite: str, task: str) -> None:
     simulator = simulators.make(suite, task)
     embodiment = simulators.embodiment(suite)
@@ -35,12 +37,18 @@ def test_an_action_that_is_none_is_refused_by_name(bad: np.ndarray) -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="metaworld, pusht"):
+    with pytest.raises(ValueError, match="metaworld, obstacle, pusht, robosuite"):
         simulators.make("atari", "pong")
     with pytest.raises(ValueError, match="pick-place-v3"):
         simulators.make("metaworld", "pick-place-v2")
     with pytest.raises(ValueError, match=r"cameras must be among \['primary'\]"):
         simulators.make("pusht", "pusht", ("wrist",))
+
+
+def test_suites_with_experts_are_those_that_collect_offers() -> None:
+    assert simulators.with_experts() == ("metaworld", "obstacle", "robosuite")
+    with pytest.raises(NotImplementedError, match="PushT has no scripted expert"):
+        simulators.make("pusht", "pusht").expert_action()
 
 
 def test_demonstrations_and_evaluations_never_start_from_the_same_state() -> None:
