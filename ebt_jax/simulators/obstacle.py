@@ -82,6 +82,9 @@ class Obstacle(MetaWorld):
         displacement = GAIN * (target - hand)
         return np.append(displacement * min(1.0, METRES / np.abs(displacement).max()), OPEN).astype(np.float32)
 
+    def push(self, distance: float, turn: float) -> dict[str, Any]:
+        raise NotImplementedError("task 'reach-around' has no object, so that none can be pushed.")
+
     def metrics(self) -> dict[str, float]:
         return {"side": float(self._side), "clearance": self._clearance}
 

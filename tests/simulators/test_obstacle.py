@@ -94,6 +94,12 @@ def test_it_can_be_looked_at(simulator: Obstacle) -> None:
     assert grey[:, : grey.shape[1] // 2].sum() > 200  # the pillar, from above
 
 
+def test_there_is_nothing_to_push(simulator: Obstacle) -> None:
+    simulator.reset(seed=0)
+    with pytest.raises(NotImplementedError, match="none can be pushed"):
+        simulator.push(0.05, 0.0)
+
+
 def test_another_task_is_refused() -> None:
     with pytest.raises(ValueError, match="task must be one of reach-around, got 'reach-v3'"):
         Obstacle("reach-v3")
