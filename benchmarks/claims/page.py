@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.claims.finished import Finished, column, has_column, trainings
 from benchmarks.claims.foresight import STATISTICS, chances
-from benchmarks.claims.pairs import pair
+from benchmarks.claims.pairs import Paired, grand_mean, pair
 from benchmarks.claims.settings import Answer, Settings
 from benchmarks.claims.statistics import pooled_interval, verdict
 from benchmarks.claims.tables import label, missing_table, row
@@ -166,7 +166,7 @@ def claim_section(settings: Settings, finished: Finished, scale: str, claim: Cla
     for names in claim.comparisons:
         subject, reference = (Answer.parse(f"{name}, {claim.condition}" if claim.condition else name) for name in names)
         found = {place: pair(settings, finished, scale, *place, subject, reference) for place in places}
-        shown = [f"{one.interval or '...'} {_brief(one.said(settings.margin))}" if one.subject else "" for one in found.values()]
+        shown = [_shown(one, settings.margin) for one in found.values()]
         largest = [found[place] for place in _largest(places)]
         pooled = ""
         if largest and all(one.whole for one in largest):
@@ -181,7 +181,7 @@ def claim_section(settings: Settings, finished: Finished, scale: str, claim: Cla
 def in_words(verdicts: dict[tuple[str, int], str]) -> str:
     """(task, budget) -> verdict, grouped: "better on pusht, 2; as good on hammer, 4"."""
     if not verdicts:
-        return "not measured yet."
+        return "not judged yet."
     groups = collections.defaultdict(list)
     for (suite, budget), said in verdicts.items():
         groups[said].append(f"{suite}, {budget}")
@@ -260,5 +260,9 @@ def _complete(finished: Finished, suite: str, budget: int) -> bool:
     return not any((cell.suite, cell.budget) == (suite, budget) for cell in finished.missing)
 
 
-def _brief(said: str) -> str:
-    return "" if said.startswith("none: ") and said.endswith(" seeds") else f"**{said}**"
+def _shown(found: Paired, margin: float) -> str:
+    """The difference with its verdict, or with how many trainings there are."""
+    if not found.subject:
+        return ""
+    difference = found.interval or f"{grand_mean(found.differences):.2f}"
+    return f"{difference} " + (f"**{found.said(margin)}**" if found.whole else f"({len(found.subject)} of {found.planned} trainings)")

@@ -55,12 +55,12 @@ def test_a_claim_is_judged_where_all_trainings_are_there(shown):
     section = claim_section(settings, finished, "small", STEPS)
     assert "- `equilibrium/2` against `diffusion/ddpm-100`: better (pusht, 2)." in section
     assert "- `equilibrium/2` against `flow/2`: worse (pusht, 2 / pusht, 6)." in section
-    assert "- `ebt-paper/2` against `diffusion/ddpm-100`: not measured yet." in section
+    assert "- `ebt-paper/2` against `diffusion/ddpm-100`: not judged yet." in section
     _, _, two, six, pooled = row(section, "equilibrium/2", "diffusion/ddpm-100")
     assert two.startswith("0.3")
     assert two.endswith("**better**")
     assert six.startswith("0.3")
-    assert "**" not in six  # two of three trainings
+    assert six.endswith("] (2 of 3 trainings)")
     assert pooled == ""
     assert row(section, "equilibrium/2", "flow/2")[-1].endswith("worse")
 
@@ -122,10 +122,10 @@ def test_other_scales_come_after(shown, tmp_path):
     page = whole.split("# Two-sided: reach-around (two ways around a pillar)")[1]
     assert "Missing: 53 of 55 cells." in page
     assert page.count("\n## ") == 3
-    assert row(page.split("## It is the energy")[0], "equilibrium/2", "flow/2")[2].startswith("...")  # one training says nothing of another
+    assert row(page.split("## It is the energy")[0], "equilibrium/2", "flow/2")[2].endswith("0.00 (1 of 5 trainings)")
 
 
 def test_verdicts_in_words():
-    assert in_words({}) == "not measured yet."
+    assert in_words({}) == "not judged yet."
     told = {("pusht", 2): "better", ("hammer", 4): "as good", ("pusht", 6): "better"}
     assert in_words(told) == "better (pusht, 2 / pusht, 6); as good (hammer, 4)."
