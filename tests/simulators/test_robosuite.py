@@ -91,9 +91,9 @@ def test_the_gripper_opens_at_1_and_closes_at_0(cube: Robosuite) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_the_initial_state_is_a_function_of_the_seed_whatever_came_before(task: str) -> None:
     one, other = Robosuite(task), Robosuite(task)
-    numpys = np.random.get_state()  # noqa: NPY002
+    numpys = np.random.get_state(legacy=False)  # noqa: NPY002
     first, _ = one.reset(seed=7)
-    np.testing.assert_array_equal(np.random.get_state()[1], numpys[1])  # noqa: NPY002
+    np.testing.assert_equal(np.random.get_state(legacy=False), numpys)  # noqa: NPY002
     other.reset(seed=3)
     for _ in range(5):
         other.step(other.expert_action())
