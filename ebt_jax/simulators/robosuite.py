@@ -222,7 +222,7 @@ class Robosuite(Simulator):
             self._renderers[size] = mujoco.Renderer(self._model, size, size)
             atexit.unregister(self.close)
             atexit.register(self.close)  # after MuJoCo's own, so that it comes before it
-        looks = mujoco.MjvOption()
+        looks = mujoco.MjvOption()  # pyright: ignore[reportAttributeAccessIssue]
         looks.geomgroup[0] = 0  # shapes that collide, which nobody sees
         self._renderers[size].update_scene(self._data, CAMERAS[camera], looks)
         return self._renderers[size].render()

@@ -91,10 +91,10 @@ def test_the_gripper_opens_at_1_and_closes_at_0(cube: Robosuite) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_the_initial_state_is_a_function_of_the_seed_whatever_came_before(task: str) -> None:
     one, other = Robosuite(task), Robosuite(task)
-    numpys = np.random.get_state()  # noqa: NPY002
+    numpys = np.random.get_state(legacy=False)  # noqa: NPY002
     first, _ = one.reset(seed=7)
-    np.testing.assert_array_equal(np.random.get_state()[1], numpys[1])  # noqa: NPY002
-    other.reset(seed=3)
+    np.testing.assert_equal(np.random.get_state(legacy=False), numpys)  # noqa: NPY002
+    different, _ = other.reset(seed=3)
     for _ in range(5):
         other.step(other.expert_action())
     again, _ = other.reset(seed=7)
@@ -102,7 +102,6 @@ def test_the_initial_state_is_a_function_of_the_seed_whatever_came_before(task: 
     for _ in range(3):
         action = one.expert_action()
         np.testing.assert_array_equal(one.step(action)[0]["proprio"], other.step(action)[0]["proprio"])
-    different, _ = one.reset(seed=8)
     assert np.abs(place(different) - place(first)).max() > 1e-3
     np.testing.assert_array_equal(place(different, "goal"), place(first, "goal"))
     assert place(first, "goal").any() == (task != "Lift")
@@ -128,15 +127,15 @@ def test_a_cube_above_the_table_is_success(cube: Robosuite) -> None:
     assert cube.step(STILL)[3]
 
 
-@pytest.mark.parametrize(("task", "steps"), [("Lift", 60), ("PickPlaceCan", 200), ("NutAssemblySquare", 200)])
-def test_an_expert_solves_its_task(task: str, steps: int) -> None:
+@pytest.mark.parametrize("task", ["PickPlaceCan", "NutAssemblySquare"])
+def test_an_expert_solves_its_task(task: str) -> None:
     simulator = Robosuite(task)
     simulator.reset(seed=100_000)
-    assert solve(simulator, steps) is not None
+    assert solve(simulator, 200) is not None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "least"), [("Lift", 10), ("PickPlaceCan", 9), ("NutAssemblySquare", 8)])
+@pytest.mark.parametrize(("task", "least"), [("Lift", 10), ("PickPlaceCan", 9), ("NutAssemblySquare", 9)])
 def test_experts_show_their_tasks_with_noise_on_what_is_executed(task: str, least: int) -> None:
     simulator = Robosuite(task)
     shown = [demonstrate(simulator, seed, noise=0.1) for seed in range(10)]
