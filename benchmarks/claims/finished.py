@@ -71,3 +71,14 @@ def trainings(
     found = [(c, t) for c, t in finished.cells.items() if (c.suite, c.budget, c.contestant) == (suite, budget, contestant)]
     whole = [(c, t) for c, t in found if "diverged" in t or all(is_asked(t["samplers"].get(name), one) for name, one in samplers.items())]
     return sorted(whole, key=lambda one: one[0].seed)
+
+
+def places(settings: Settings, finished: Finished, scale: str) -> list[tuple[str, int]]:
+    """(suite, budget) that the phase has, in the settings' order: budgets of a suite rise."""
+    known = {(cell.suite, cell.budget) for cell in [*finished.cells, *finished.missing]}
+    return [(name, budget) for name, suite in settings.scale(scale).suites.items() for budget in suite.budgets if (name, budget) in known]
+
+
+def largest(found: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Of `places`, for each suite that of its largest budget."""
+    return list({suite: (suite, budget) for suite, budget in found}.values())

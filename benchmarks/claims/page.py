@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.claims.finished import Finished, column, has_column, trainings
-from benchmarks.claims.foresight import STATISTICS, chances
-from benchmarks.claims.pairs import Paired, grand_mean, pair
+from benchmarks.claims.finished import Finished, column, has_column, largest, places, trainings
+from benchmarks.claims.foresight import ENOUGH, STATISTICS, chances
+from benchmarks.claims.pairs import Paired, grand_mean, pair, pool
 from benchmarks.claims.settings import Answer, Settings
-from benchmarks.claims.statistics import pooled_interval, verdict
 from benchmarks.claims.tables import label, missing_table, row
 
 
@@ -150,28 +149,25 @@ HEADLINE_CAPTION = "Mean score over trainings (worst and best training); millise
 OF_OTHER_SCALES = 3
 """Claims that are asked at other scales, too: steps, success, and whether it is the energy."""
 
-FORESIGHT = """\
+FORESIGHT = f"""\
 ## The energy knows when it will fail
 
-AUROC of failure (PushT: a score below 0.9) by what the descent says at the first decision of an episode; mean over trainings (lowest and
+AUROC of failure (a score below {ENOUGH}) by what the descent says at the first decision of an episode; mean over trainings (lowest and
 highest). 0.5 is a coin, below it the statistic is the wrong way round."""
 
 
 def claim_section(settings: Settings, finished: Finished, scale: str, claim: Claim) -> str:
     """Title, how it was tried, a verdict a comparison, and every comparison by task and budget."""
-    places = [place for place in _places(settings, finished, scale) if _asked(settings, scale, place[0], claim.condition)]
-    header = ("subject", "reference", *(f"{suite}, {budget}" for suite, budget in places), "all, largest budgets")
+    where = [place for place in places(settings, finished, scale) if _asked(settings, scale, place[0], claim.condition)]
+    header = ("subject", "reference", *(f"{suite}, {budget}" for suite, budget in where), "all, largest budgets")
     lines = [row(*header), row(*["---"] * len(header))]
     said = []
     for names in claim.comparisons:
         subject, reference = (Answer.parse(f"{name}, {claim.condition}" if claim.condition else name) for name in names)
-        found = {place: pair(settings, finished, scale, *place, subject, reference) for place in places}
+        found = {place: pair(settings, finished, scale, *place, subject, reference) for place in where}
         shown = [_shown(one, settings.margin) for one in found.values()]
-        largest = [found[place] for place in _largest(places)]
-        pooled = ""
-        if largest and all(one.whole for one in largest):
-            telling = [one.differences for one in largest if not one.uninformative]
-            pooled = f"{(interval := pooled_interval(telling))} {verdict(interval, settings.margin)}" if telling else "none"
+        interval, over_all = pool({place[0]: found[place] for place in largest(where)}, settings.margin)
+        pooled = f"{interval} {over_all}" if interval else ""
         lines.append(row(*names, *shown, pooled))
         verdicts = {place: one.said(settings.margin) for place, one in found.items() if one.whole}
         said.append(f"- `{names[0]}` against `{names[1]}`: {in_words(verdicts)}")
@@ -190,7 +186,7 @@ def in_words(verdicts: dict[tuple[str, int], str]) -> str:
 
 def headline(settings: Settings, finished: Finished, scale: str) -> str:
     """Mean score (of the worst and the best training) by task, at the largest budget that is complete; milliseconds of a chunk."""
-    shown = _largest([place for place in _places(settings, finished, scale) if _complete(finished, *place)])
+    shown = largest([place for place in places(settings, finished, scale) if _complete(finished, *place)])
     if not shown:
         return "No task is complete yet."
     header = ("policy, steps", *(f"{suite}, {budget} core-minutes" for suite, budget in shown), "ms a chunk, batch 1", "batch 32")
@@ -225,13 +221,13 @@ HEADLINE = (
 
 def foresight_summary(settings: Settings, finished: Finished, scale: str) -> str:
     """AUROC of failure by what the descent says at the first decision: mean over trainings, by task and budget."""
-    places = [place for place in _places(settings, finished, scale) if any((c.suite, c.budget) == place for c in finished.cells)]
-    header = ("contestant, statistic", *(f"{suite}, {budget}" for suite, budget in places))
+    where = [place for place in places(settings, finished, scale) if any((c.suite, c.budget) == place for c in finished.cells)]
+    header = ("contestant, statistic", *(f"{suite}, {budget}" for suite, budget in where))
     lines = [row(*header), row(*["---"] * len(header))]
     for name, contestant in settings.contestants.items():
         for statistic in STATISTICS:
             cells = []
-            for suite, budget in places:
+            for suite, budget in where:
                 mine = trainings(finished, suite, budget, name, {contestant.first: contestant.samplers[contestant.first]})
                 told = [(cell, tree) for cell, tree in mine if has_column(tree, contestant.first, f"{statistic}_first")]
                 values = chances(settings, told, contestant.first, statistic)
@@ -239,17 +235,6 @@ def foresight_summary(settings: Settings, finished: Finished, scale: str) -> str
             if any(cells):
                 lines.append(row(f"{name}, {statistic}", *cells))
     return "\n".join(lines)
-
-
-def _places(settings: Settings, finished: Finished, scale: str) -> list[tuple[str, int]]:
-    """(suite, budget) that the phase has, in the settings' order."""
-    known = {(cell.suite, cell.budget) for cell in [*finished.cells, *finished.missing]}
-    return [(name, budget) for name, suite in settings.scale(scale).suites.items() for budget in suite.budgets if (name, budget) in known]
-
-
-def _largest(places: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Of each suite the place of its largest budget."""
-    return list({suite: (suite, budget) for suite, budget in places}.values())
 
 
 def _asked(settings: Settings, scale: str, suite: str, condition: str) -> bool:

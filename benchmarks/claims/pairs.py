@@ -1,5 +1,6 @@
 """Two answers to the same initial states, training by training: how far apart they are, and what may be said of it."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +56,17 @@ def pair(settings: Settings, finished: Finished, scale: str, suite: str, budget:
     seeds = sorted(set(found[0]) & set(found[1]))
     one, other = ([_scores(settings, *cells[seed], answer) for seed in seeds] for cells, answer in zip(found, answers, strict=True))
     return Paired(one, other, _planned(finished, suite, budget))
+
+
+def pool(pairs: Mapping[str, Paired], margin: float, confidence: float = 0.95) -> tuple[Interval | None, str]:
+    """Over tasks: the interval, and the verdict or why there is none. Tasks that nobody, or everybody, can do are left out and named."""
+    if not all(found.whole for found in pairs.values()):
+        return None, "none: cells are missing"
+    why = {suite: found.uninformative for suite, found in pairs.items()}
+    telling = [found.differences for suite, found in pairs.items() if not why[suite]]
+    without = ", ".join(f"{suite}: {reason}" for suite, reason in why.items() if reason)
+    interval = pooled_interval(telling, confidence) if telling else None
+    return interval, (verdict(interval, margin) if interval else "none") + (f"; without {without}" if without else "")
 
 
 def grand_mean(values: Values) -> float:

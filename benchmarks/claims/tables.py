@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims.finished import Finished, column, has_column, trainings
-from benchmarks.claims.pairs import grand_mean, pair
+from benchmarks.claims.finished import Finished, column, has_column, largest, places, trainings
+from benchmarks.claims.pairs import grand_mean, pair, pool
 from benchmarks.claims.provenance import disagreements, provenance
 from benchmarks.claims.settings import Sampler, Settings
-from benchmarks.claims.statistics import mean_interval, pooled_interval, single_network, verdict
+from benchmarks.claims.statistics import mean_interval, single_network
 from ebt_jax.simulators.disturbance import Disturbance
 
 COLUMNS = ("contestant", "steps", "score [95 %]", "each seed", "success", "final coverage", "jitter")
@@ -98,23 +98,14 @@ def primary_table(settings: Settings, finished: Finished, scale: str) -> str:
     All of them hold at once with 95 %: each is told at 1 - 5 % / their number. Tasks that nobody, or everybody, can do are left out.
     """
     confidence = 1 - 0.05 / max(1, len(settings.primary))
-    phase_suites = {cell.suite for cell in [*finished.cells, *finished.missing]}
-    places = [(name, suite.budgets[-1]) for name, suite in settings.scale(scale).suites.items() if name in phase_suites]
+    where = largest(places(settings, finished, scale))
     title = f"difference in score [{100 * confidence:.1f} %]"
-    lines = [row("subject", "reference", *(f"{suite}, {budget}" for suite, budget in places), title, "verdict")]
-    lines += [row(*["---"] * (4 + len(places)))]
+    lines = [row("subject", "reference", *(f"{suite}, {budget}" for suite, budget in where), title, "verdict")]
+    lines += [row(*["---"] * (4 + len(where)))]
     for subject, reference in settings.primary:
-        pairs = {suite: pair(settings, finished, scale, suite, budget, subject, reference) for suite, budget in places}
-        whole = all(found.whole for found in pairs.values())
-        told = {suite: found.uninformative for suite, found in pairs.items()} if whole else {}
-        telling = [found.differences for suite, found in pairs.items() if not told.get(suite)]
-        difference = pooled_interval(telling, confidence) if whole and telling else None
+        pairs = {suite: pair(settings, finished, scale, suite, budget, subject, reference) for suite, budget in where}
+        difference, said = pool(pairs, settings.margin, confidence)
         each = (f"{grand_mean(found.differences):+.2f}" if found.subject else "" for found in pairs.values())
-        without = ", ".join(f"{suite}: {why}" for suite, why in told.items() if why)
-        if not whole:
-            said = "none: cells are missing"
-        else:
-            said = (verdict(difference, settings.margin) if difference else "none") + (f"; without {without}" if without else "")
         lines.append(row(str(subject), str(reference), *each, difference or "", said))
     return "\n".join(lines)
 
@@ -147,10 +138,10 @@ def trial_table(settings: Settings, finished: Finished) -> str:
     trials = collections.defaultdict(set)
     for cell, tree in [*finished.cells.items(), *finished.others]:
         trials[cell.suite, cell.budget, cell.contestant].add(tree["trial"])
-    places = sorted({(suite, budget) for suite, budget, _ in trials})
-    lines = [row("contestant", *(f"{suite}, {budget}" for suite, budget in places)), row(*["---"] * (1 + len(places)))]
-    lines += [row(name, *(len(trials[(*place, name)]) for place in places)) for name in settings.contestants]
-    unequal = [f"{suite}, {budget}" for suite, budget in places if len({len(trials[suite, budget, n]) for n in settings.contestants}) > 1]
+    where = sorted({(suite, budget) for suite, budget, _ in trials})
+    lines = [row("contestant", *(f"{suite}, {budget}" for suite, budget in where)), row(*["---"] * (1 + len(where)))]
+    lines += [row(name, *(len(trials[(*place, name)]) for place in where)) for name in settings.contestants]
+    unequal = [f"{suite}, {budget}" for suite, budget in where if len({len(trials[suite, budget, n]) for n in settings.contestants}) > 1]
     return "\n".join([*lines, *(["", f"Not every contestant was tried as often: {'; '.join(unequal)}."] if unequal else [])])
 
 
@@ -161,15 +152,10 @@ def label(sampler: str, steps: int) -> str:
 
 
 def steps_taken(sampler: str, asked: Sampler, trees: Sequence[Mapping[str, Any]]) -> str:
-    """ "10", or, of one whose answers rest by themselves, "5.3 (ADAPTIVE, at most 10)": the mean over decisions of all episodes."""
+    """ "10", or, of one whose answers rest by themselves, "5.3 (ADAPTIVE, at most 10)": the mean over episodes of their decisions' mean."""
     if not asked.stopping:
         return label(sampler, asked.num_steps)
-    return f"{mean_steps(trees, sampler)} ({sampler.upper()}, at most {asked.num_steps})"
-
-
-def mean_steps(trees: Sequence[Mapping[str, Any]], sampler: str) -> str:
-    """Of answers that rest by themselves: mean over trainings, episodes and decisions."""
-    return _mean(trees, sampler, "num_steps_mean", 1)
+    return f"{_mean(trees, sampler, 'num_steps_mean', 1)} ({sampler.upper()}, at most {asked.num_steps})"
 
 
 def _broken(tree: Mapping[str, Any], sampler: str) -> str:
