@@ -10,7 +10,6 @@ Initial state s is task s % 50 of `metaworld.MT1(task, seed=s // 50)`. A fresh e
 Source: Meta-World 3.1 (github.com/Farama-Foundation/Metaworld).
 """
 
-import atexit
 import functools
 import warnings
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ebt_jax.simulators.metaworld_tasks import INSTRUCTIONS
-from ebt_jax.simulators.rendering import can_render, choose_backend
+from ebt_jax.simulators.rendering import Renderers, can_render, choose_backend, make_cheap
 from ebt_jax.simulators.simulator import Embodiment, Simulator
 from ebt_jax.simulators.sketch import sketch
 from ebt_jax.specs import ActionDimension, CameraSpec, Dimension
@@ -74,7 +73,7 @@ class MetaWorld(Simulator):
         self.task = task
         self._expert = ENV_POLICY_MAP[task]()
         self._env: Any = None
-        self._renderers: dict[int, Any] = {}
+        self._renderers = Renderers()
         self._raw = np.zeros(39)
         self._steps = 0
 
@@ -131,11 +130,10 @@ class MetaWorld(Simulator):
         return sketch(seen, np.array([-0.4, 0.4, 0.0]), np.array([0.4, 1.0, 0.5]), float(raw[3]), f"{self.instruction}, step {self._steps}")
 
     def close(self) -> None:
-        for renderer in self._renderers.values():
-            renderer.close()
+        self._renderers.close()
         if self._env is not None:
             self._env.close()
-        self._renderers, self._env = {}, None
+        self._env = None
 
     def _observe(self) -> dict[str, Any]:
         proprio = np.concatenate([self._raw[:18], self._raw[36:39]]).astype(np.float32)
@@ -146,15 +144,8 @@ class MetaWorld(Simulator):
         }
 
     def _render(self, camera: str, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
-        import mujoco
-
-        if size not in self._renderers:
-            self._renderers[size] = mujoco.Renderer(self._env.model, size, size)
-            atexit.unregister(self.close)
-            atexit.register(self.close)  # after MuJoCo's own, so that it comes before it
-        renderer, name = self._renderers[size], CAMERAS[camera]
-        renderer.update_scene(self._env.data, camera=name)
-        image = renderer.render()
+        name = CAMERAS[camera]
+        image = self._renderers.draw(self._env.model, self._env.data, name, size)
         return np.ascontiguousarray(image[::-1, ::-1]) if name == "corner2" else image
 
 
@@ -168,9 +159,8 @@ def _tasks(task: str, seed: int) -> tuple[Any, list[Any]]:
 
 
 def _dress(model: Any) -> None:
-    """Makes pictures cheap (without anti-aliasing and shadows a frame takes a tenth of the time) and corner2 near."""
-    model.vis.quality.offsamples = 0
-    model.light_castshadow[:] = 0
+    """Makes pictures cheap and corner2 near."""
+    make_cheap(model)
     model.camera("corner2").pos[:] = CORNER2_POSITION
 
 

@@ -3,10 +3,15 @@
 MuJoCo reads the environment variable MUJOCO_GL when it is first imported, and never again in that process.
 """
 
+import atexit
 import functools
 import os
 import subprocess
 import sys
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
 
 OFF = "disable"
 """MUJOCO_GL for a process that renders nothing: MuJoCo then loads no OpenGL library at all."""
@@ -47,3 +52,37 @@ def choose_backend(required: bool) -> None:
 def can_render() -> bool:
     """Whether this process has imported MuJoCo with an OpenGL backend."""
     return "mujoco" in sys.modules and hasattr(sys.modules["mujoco"], "GLContext")
+
+
+def make_cheap(model: Any) -> None:
+    """No anti-aliasing and no shadows: a frame takes a tenth of the time. Before the model's first renderer is made."""
+    model.vis.quality.offsamples = 0
+    model.light_castshadow[:] = 0
+
+
+class Renderers:
+    """MuJoCo's renderers of one model, one a picture size, made when they are first needed."""
+
+    def __init__(self) -> None:
+        self._of_size: dict[int, Any] = {}
+
+    def draw(self, model: Any, data: Any, camera: str, size: int, looks: Any = None) -> UInt8[np.ndarray, "{size} {size} 3"]:
+        """What `camera` of the model sees.
+
+        Args:
+          looks: `mujoco.MjvOption`; MuJoCo's own where None.
+        """
+        import mujoco
+
+        if size not in self._of_size:
+            self._of_size[size] = mujoco.Renderer(model, size, size)
+            atexit.unregister(self.close)
+            atexit.register(self.close)  # after MuJoCo's own, so that it comes before it
+        self._of_size[size].update_scene(data, camera, looks)
+        return self._of_size[size].render()
+
+    def close(self) -> None:
+        """Before another model takes this one's place."""
+        for renderer in self._of_size.values():
+            renderer.close()
+        self._of_size = {}

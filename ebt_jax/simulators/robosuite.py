@@ -15,7 +15,6 @@ cube, size. A fresh environment is made for every episode.
 Source: robosuite 1.5 (github.com/ARISE-Initiative/robosuite); 400 steps as robomimic (arXiv:2108.03298) has it.
 """
 
-import atexit
 import contextlib
 import logging
 import os
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ebt_jax.simulators.rendering import can_render, choose_backend
+from ebt_jax.simulators.rendering import Renderers, can_render, choose_backend, make_cheap
 from ebt_jax.simulators.robosuite_experts import METRES, RADIANS, Expert, State, assemble_square, lift, place_can
 from ebt_jax.simulators.simulator import Embodiment, Simulator
 from ebt_jax.simulators.sketch import sketch
@@ -113,7 +112,7 @@ class Robosuite(Simulator):
         self._scene = SCENES[task]
         self._robosuite = _import()
         self._env: Any = None
-        self._renderers: dict[int, Any] = {}
+        self._renderers = Renderers()
         self._steps = 0
 
     @property
@@ -140,7 +139,7 @@ class Robosuite(Simulator):
                 renderer="mujoco",
             )
             self._env.reset()
-        _dress(self._model)
+        make_cheap(self._model)
         self._steps = 0
         return self._observe(), {"success": False}
 
@@ -178,11 +177,10 @@ class Robosuite(Simulator):
         return sketch(seen, low, high, state.opening / FULLY_OPEN, f"{self.instruction}, step {self._steps}")
 
     def close(self) -> None:
-        for renderer in self._renderers.values():
-            renderer.close()
+        self._renderers.close()
         if self._env is not None:
             self._env.close()
-        self._renderers, self._env = {}, None
+        self._env = None
 
     @property
     def _model(self) -> Any:
@@ -218,14 +216,9 @@ class Robosuite(Simulator):
     def _render(self, camera: str, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
         import mujoco
 
-        if size not in self._renderers:
-            self._renderers[size] = mujoco.Renderer(self._model, size, size)
-            atexit.unregister(self.close)
-            atexit.register(self.close)  # after MuJoCo's own, so that it comes before it
         looks = mujoco.MjvOption()  # pyright: ignore[reportAttributeAccessIssue]
         looks.geomgroup[0] = 0  # shapes that collide, which nobody sees
-        self._renderers[size].update_scene(self._data, CAMERAS[camera], looks)
-        return self._renderers[size].render()
+        return self._renderers.draw(self._model, self._data, CAMERAS[camera], size, looks)
 
 
 def _import() -> Any:
@@ -256,12 +249,6 @@ def _global_generator(seed: int) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(before)  # noqa: NPY002
-
-
-def _dress(model: Any) -> None:
-    """Makes pictures cheap: no anti-aliasing, no shadows."""
-    model.vis.quality.offsamples = 0
-    model.light_castshadow[:] = 0
 
 
 def _to_robosuite(action: Float[np.ndarray, "7"]) -> Float[np.ndarray, "7"]:
