@@ -37,10 +37,8 @@ def compute_plot(settings: Settings, finished: Finished, suites: Sequence[str], 
             for name, contestant in settings.contestants.items():
                 points = {}
                 for budget in _budgets(finished, suite):
-                    asked = {contestant.first: contestant.samplers[contestant.first]}
-                    if mine := trainings(finished, suite, budget, name, asked):
-                        paid = float(np.mean([price(tree) for _, tree in mine]))
-                        points[paid] = [float(column(settings, cell, tree, contestant.first, "score").mean()) for cell, tree in mine]
+                    if mine := _scored(settings, finished, suite, budget, name, contestant.first):
+                        points[float(np.mean([price(tree) for tree, _ in mine]))] = [score for _, score in mine]
                 _draw(ax, points, f"{name}, {label(contestant.first, contestant.samplers[contestant.first].num_steps)}", colours[name])
             _finish(ax, suite, along, ticks=False)
     return figure
@@ -86,12 +84,16 @@ def _points(
     settings: Settings, finished: Finished, suite: str, contestant: str, places: Mapping[int, tuple[int, str]]
 ) -> dict[float, list[float]]:
     """x -> the score of every training at the budget and sampler that belong to x; only what is there."""
-    found: dict[float, list[float]] = {}
-    for x, (budget, sampler) in places.items():
-        asked = {sampler: settings.contestants[contestant].samplers[sampler]}
-        if mine := trainings(finished, suite, budget, contestant, asked):
-            found[x] = [float(column(settings, cell, tree, sampler, "score").mean()) for cell, tree in mine]
-    return found
+    found = {x: _scored(settings, finished, suite, budget, contestant, sampler) for x, (budget, sampler) in places.items()}
+    return {x: [score for _, score in mine] for x, mine in found.items() if mine}
+
+
+def _scored(
+    settings: Settings, finished: Finished, suite: str, budget: int, contestant: str, sampler: str
+) -> list[tuple[dict[str, Any], float]]:
+    """Every training that was asked so, with its mean score."""
+    mine = trainings(finished, suite, budget, contestant, {sampler: settings.contestants[contestant].samplers[sampler]})
+    return [(tree, float(column(settings, cell, tree, sampler, "score").mean())) for cell, tree in mine]
 
 
 def _draw(ax: Axes, points: Mapping[float, Sequence[float]], name: str, colour: str) -> None:
