@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.claims.finished import Finished, column, has_column, largest, places, trainings
 from benchmarks.claims.foresight import ENOUGH, STATISTICS, chances
 from benchmarks.claims.pairs import Paired, grand_mean, pair, pool
+from benchmarks.claims.published import published_table
 from benchmarks.claims.settings import Answer, Settings
 from benchmarks.claims.tables import label, missing_table, row
 
@@ -123,7 +124,7 @@ tuned on. How it was done, and what is not equal: [benchmarks/claims/README.md](
 and price: [confirmation/{scale}.md](../benchmarks/results/claims/confirmation/{scale}.md). What was tried before:
 [experiments.md](experiments.md).
 
-Small networks (0.7 to 0.9 M parameters), state observations, minutes of training on CPU cores: what holds here may not hold at a thousand
+Small networks ({parameters} parameters), state observations, minutes of training on CPU cores: what holds here may not hold at a thousand
 times the size. PushT is scored by the best coverage / 0.95, Meta-World (ten demonstrations) by success. Columns are task and core-minutes
 of training (operations, equal for all). Differences are paired, intervals Student's over trainings (95 %), so that three trainings give
 wide ones. "As good" is non-inferiority: the lower bound lies above -{margin}. A place without all its trainings has no verdict. This page
@@ -134,8 +135,11 @@ is written by `python -m benchmarks.claims.render --phase=confirmation --claims=
 def claims_page(settings: Settings, finished: Mapping[str, Finished]) -> str:
     """The whole of docs/claims.md: all claims at the first of the scales, scores and the first claims at the others."""
     (scale, cells), *others = finished.items()
-    sections = [PREFACE.format(scale=scale, margin=settings.margin).rstrip(), missing_table(cells), "## Scores, and what a chunk costs"]
+    preface = PREFACE.format(scale=scale, margin=settings.margin, parameters=_parameters(cells)).rstrip()
+    sections = [preface, missing_table(cells), "## Scores, and what a chunk costs"]
     sections += [HEADLINE_CAPTION, headline(settings, cells, scale)]
+    if published := published_table(_shown_suites(settings, cells, scale)):
+        sections += [PUBLISHED, published]
     sections += [claim_section(settings, cells, scale, claim) for claim in CLAIMS]
     sections += [FORESIGHT, foresight_summary(settings, cells, scale)]
     for name, theirs in others:
@@ -144,6 +148,20 @@ def claims_page(settings: Settings, finished: Mapping[str, Finished]) -> str:
         sections += [claim_section(settings, theirs, name, claim) for claim in CLAIMS[:OF_OTHER_SCALES]]
     return "\n\n".join(sections) + "\n"
 
+
+def readme_section(settings: Settings, finished: Finished, scale: str) -> str:
+    """What the README shows between its marks: the headline, and a few published numbers beside it."""
+    published = published_table(_shown_suites(settings, finished, scale), headline=True)
+    return "\n\n".join([HEADLINE_CAPTION, headline(settings, finished, scale), *([PUBLISHED_CAPTION, published] if published else [])])
+
+
+PUBLISHED_CAPTION = "Published for the same tasks, each under a protocol of its own, so that a difference from the above says little:"
+
+PUBLISHED = """\
+## Beside published numbers
+
+Each under a protocol of its own: larger networks, hours on a GPU where these have minutes on a core, the best checkpoints by the score that
+is told, images where these see the state. Ours are of the last checkpoint of every training. No table of EBT-Policy itself was at hand."""
 
 HEADLINE_CAPTION = "Mean score over trainings (worst and best training); milliseconds on one core."
 OF_OTHER_SCALES = 3
@@ -210,13 +228,19 @@ HEADLINE = (
     "ebt-mse/2",
     "equilibrium/2",
     "equilibrium/5",
+    "ebt-energy-score/1",
     "equilibrium-energy-score/2",
+    "contrastive/50",
     "diffusion/ddpm-100",
     "diffusion/ddim-2",
     "flow/10",
     "flow/2",
     "regression/1",
+    "equilibrium-field/2",
+    "equilibrium-field/5",
+    "generator/1",
 )
+"""Every contestant, as it is mostly asked, and few steps of the baselines; the last three are energies without their energy."""
 
 
 def foresight_summary(settings: Settings, finished: Finished, scale: str) -> str:
@@ -239,6 +263,17 @@ def foresight_summary(settings: Settings, finished: Finished, scale: str) -> str
 
 def _asked(settings: Settings, scale: str, suite: str, condition: str) -> bool:
     return not condition or condition in settings.scale(scale).suites[suite].conditions
+
+
+def _parameters(finished: Finished) -> str:
+    """ "0.6 to 0.9 M", of the networks that were trained."""
+    counts = [tree["parameters"] / 1e6 for tree in finished.cells.values() if "parameters" in tree]
+    return f"{min(counts):.1f} to {max(counts):.1f} M" if counts else "not yet trained; under 1 M"
+
+
+def _shown_suites(settings: Settings, finished: Finished, scale: str) -> set[str]:
+    """Suites that have a complete place."""
+    return {place[0] for place in places(settings, finished, scale) if _complete(finished, *place)}
 
 
 def _complete(finished: Finished, suite: str, budget: int) -> bool:

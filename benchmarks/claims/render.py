@@ -5,13 +5,16 @@ where seeds are. Nothing is computed but means and intervals: the same cells giv
 """
 
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 from absl import flags
 
+from benchmarks.claims.cells import Cell
 from benchmarks.claims.finished import Finished, sort_out
 from benchmarks.claims.foresight import ENOUGH, foresight_table
-from benchmarks.claims.page import claims_page
+from benchmarks.claims.page import claims_page, readme_section
 from benchmarks.claims.plots import compute_plot, palette, save, steps_plot
 from benchmarks.claims.provenance import processors
 from benchmarks.claims.settings import FILE, PHASES, Settings, read_settings
@@ -33,6 +36,7 @@ _SCALE = flags.DEFINE_string("scale", "small", "Of settings.json.")
 _PHASE = flags.DEFINE_enum("phase", "development", PHASES, "Whose cells.")
 _RESULTS = flags.DEFINE_string("results", str(RESULTS), "Folder of finished cells.")
 _CLAIMS = flags.DEFINE_string("claims", "", "Write the page of the claims here, too; docs/claims.md is the confirmation's.")
+_README = flags.DEFINE_string("readme", "", "Write the headline between this file's marks, too; README.md is the confirmation's.")
 _SETTINGS = flags.DEFINE_string("settings", str(FILE), "The settings they were run from.")
 
 HOW_TO_READ = """\
@@ -53,12 +57,36 @@ def main() -> None:
     settings = read_settings(pathlib.Path(_SETTINGS.value))
     results = pathlib.Path(_RESULTS.value)
     print(render(settings, _PHASE.value, _SCALE.value, results))
+    if not (_CLAIMS.value or _README.value):
+        return
+    finished = finished_scales(settings, _PHASE.value, _SCALE.value, read_results(results, _PHASE.value))
     if _CLAIMS.value:
-        cells = read_results(results, _PHASE.value)
-        scales = [_SCALE.value, *sorted({cell.scale for cell, _ in cells} - {_SCALE.value})]
-        finished = {scale: sort_out(settings, _PHASE.value, scale, cells) for scale in scales}
         pathlib.Path(_CLAIMS.value).write_text(claims_page(settings, finished))
         print(_CLAIMS.value)
+    if _README.value:
+        readme = pathlib.Path(_README.value)
+        section = readme_section(settings, finished[_SCALE.value], _SCALE.value)
+        readme.write_text(between_marks(readme.read_text(), section))
+        print(_README.value)
+
+
+def finished_scales(settings: Settings, phase: str, scale: str, results: Sequence[tuple[Cell, Mapping[str, Any]]]) -> dict[str, Finished]:
+    """Scale -> its cells: `scale` first, then the others that have any."""
+    scales = [scale, *sorted({cell.scale for cell, _ in results} - {scale})]
+    return {name: sort_out(settings, phase, name, results) for name in scales}
+
+
+MARKS = ("<!-- claims: from here", "<!-- claims: to here -->")
+"""Of the lines between which the README shows the headline."""
+
+
+def between_marks(text: str, section: str) -> str:
+    """The text with `section` between the line that begins with the first mark and that with the second. Raises ValueError without them."""
+    lines = text.splitlines()
+    places = [[number for number, line in enumerate(lines) if line.startswith(mark)] for mark in MARKS]
+    if [len(found) for found in places] != [1, 1] or places[0] > places[1]:
+        raise ValueError(f"the file must have one line that begins with {MARKS[0]!r} and, after it, one {MARKS[1]!r}, got lines {places}.")
+    return "\n".join([*lines[: places[0][0] + 1], "", section, "", *lines[places[1][0] :]]) + "\n"
 
 
 def render(settings: Settings, phase: str, scale: str, results: pathlib.Path) -> pathlib.Path:

@@ -5,9 +5,12 @@ from made_up import made_up_cell, write_cells, write_settings
 
 from benchmarks.claims.cells import Wanted, enumerate_cells, result_path
 from benchmarks.claims.finished import sort_out
-from benchmarks.claims.page import CLAIMS, HEADLINE, claim_section, claims_page, foresight_summary, headline, in_words
+from benchmarks.claims.frozen import ROOT
+from benchmarks.claims.page import CLAIMS, HEADLINE, claim_section, claims_page, foresight_summary, headline, in_words, readme_section
+from benchmarks.claims.published import published_table, read_published
+from benchmarks.claims.render import between_marks, finished_scales
 from benchmarks.claims.settings import Answer, read_settings
-from benchmarks.claims.store import read_results, write_json
+from benchmarks.claims.store import RESULTS, read_results, write_json
 
 STEPS, *_ = CLAIMS
 PUSHED = next(claim for claim in CLAIMS if claim.condition == "pushed")
@@ -129,3 +132,31 @@ def test_verdicts_in_words():
     assert in_words({}) == "not judged yet."
     told = {("pusht", 2): "better", ("hammer", 4): "as good", ("pusht", 6): "better"}
     assert in_words(told) == "better (pusht, 2 / pusht, 6); as good (hammer, 4)."
+
+
+def test_the_committed_pages_show_the_committed_cells():
+    settings = read_settings()
+    finished = finished_scales(settings, "confirmation", "small", read_results(RESULTS, "confirmation"))
+    remedy = "Run python -m benchmarks.claims.render --phase=confirmation --claims=docs/claims.md --readme=README.md."
+    assert (ROOT / "docs/claims.md").read_text() == claims_page(settings, finished), remedy
+    readme = (ROOT / "README.md").read_text()
+    assert readme == between_marks(readme, readme_section(settings, finished["small"], "small")), remedy
+
+
+def test_a_section_takes_the_place_of_the_one_between_the_marks():
+    text = "before\n<!-- claims: from here, by this -->\nold\n<!-- claims: to here -->\nafter\n"
+    once = between_marks(text, "new")
+    assert once == "before\n<!-- claims: from here, by this -->\n\nnew\n\n<!-- claims: to here -->\nafter\n"
+    assert between_marks(once, "new") == once
+    with pytest.raises(ValueError, match="must have one line that begins with '<!-- claims: from here'"):
+        between_marks("nothing marked\n", "new")
+    with pytest.raises(ValueError, match="after it"):
+        between_marks("\n".join(reversed(text.splitlines())), "new")
+
+
+def test_published_numbers_stand_beside_suites_that_there_are():
+    known = {suite for scale in read_settings().scales.values() for suite in scale.suites}
+    assert {one.suite for one in read_published()} <= known
+    both, few = published_table(["pusht"]), published_table(["pusht"], headline=True)
+    assert set(few.splitlines()) < set(both.splitlines())
+    assert published_table(["nothing published"]) == ""
