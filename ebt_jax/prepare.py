@@ -18,6 +18,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the datasets: local,
 MIXTURE = flags.DEFINE_string("mixture", None, "A dataset, a published mixture, or a JSON file of weights.", required=True)
 ARRAY_RECORD = flags.DEFINE_string("array_record", "", "Rewrite the datasets as ArrayRecord into this folder, in place of indexing them.")
 CACHE_DIR = flags.DEFINE_string("cache_dir", "", "Where indexes go; as data.cache_dir.")
+PROPRIO = flags.DEFINE_list("proprio", ["*"], "Patterns of the state's names that a run will see; as data.proprio.")
 PARTS_DIR = flags.DEFINE_string("parts_dir", "", "Where parts of an index lie while it is made; a bucket's folder for Beam's workers.")
 ON_BAD = flags.DEFINE_enum("on_bad", "raise", ["raise", "skip"], "What becomes of records that cannot be read; as data.on_bad.")
 PROCESSES = flags.DEFINE_integer("processes", -1, "Processes; -1 is one a core where the data are large, 0 none beside this one.")
@@ -35,7 +36,7 @@ def main() -> None:
     from ebt_jax.data.oxe import describe
     from ebt_jax.data.settings import DataSettings
 
-    settings, on_bad = DataSettings(DATA_DIR.value, MIXTURE.value), cast(OnBad, ON_BAD.value)
+    settings, on_bad = DataSettings(DATA_DIR.value, MIXTURE.value, proprio=tuple(PROPRIO.value)), cast(OnBad, ON_BAD.value)
     runner = on_beam(BEAM.value) if BEAM.value else None if PROCESSES.value < 0 else jobs.choose(0, 0, PROCESSES.value)
     for name in cli.progress(settings.weights, len(settings.weights), "datasets", every=1):
         folder = find_folder(settings.data_dir, name)
@@ -44,7 +45,9 @@ def main() -> None:
             continue
         held = [split for split, shards in folder.splits.items() if any(shard.num_records for shard in shards)] or ["train"]
         for split in sorted(held, key=lambda split: split == "train"):
-            print(open_index(folder, split, describe(folder), CACHE_DIR.value, on_bad, runner, PARTS_DIR.value).cache)
+            entry = describe(folder)
+            entry = entry._replace(spec=entry.spec.show(settings.proprio))
+            print(open_index(folder, split, entry, CACHE_DIR.value, on_bad, runner, PARTS_DIR.value).cache)
 
 
 if __name__ == "__main__":

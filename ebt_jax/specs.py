@@ -195,6 +195,17 @@ def differences(policy: Specs, other: Specs) -> list[str]:
     return found
 
 
+def select_proprio(specs: Specs, reader: Specs) -> tuple[Specs, list[int]]:
+    """What of a robot's or simulator's state a policy reads (`reader`), by name and in its order: the specs so, and the columns.
+
+    A policy may be trained to see less than there is (`data.proprio`); what it misses is missing in the result, for `differences`.
+    """
+    places = {dimension.name: column for column, dimension in enumerate(specs.observation.proprio)}
+    columns = [places[dimension.name] for dimension in reader.observation.proprio if dimension.name in places]
+    kept = tuple(specs.observation.proprio[column] for column in columns)
+    return dataclasses.replace(specs, observation=dataclasses.replace(specs.observation, proprio=kept)), columns
+
+
 def check_compatible(policy: Specs, other: Specs, what: str) -> None:
     """Raises ValueError listing all `differences` where `what` (a robot, a suite, a dataset) does not fit the policy."""
     found = differences(policy, other)

@@ -44,6 +44,8 @@ def main() -> None:
     settings, phase = read_settings(pathlib.Path(_SETTINGS.value)), _PHASE.value
     changes = dict(map(_change, _CHANGES.value))
     cells = enumerate_cells(settings, phase, _SCALE.value, _wanted())
+    if not cells:
+        raise flags.ValidationError(f"--phase must be one that a suite of scale {_SCALE.value!r} has, got {phase!r}. Try the other one.")
     runs = pathlib.Path(_RUNS.value).resolve()
     folders = Folders(
         results=pathlib.Path(_RESULTS.value).resolve(),

@@ -7,7 +7,8 @@ Training seed, initial states and sampling noise of a cell are functions of its 
 
 Every number has initial states of its own (`evaluation_state(seed, episode)`), which all contestants share: comparisons are paired, and
 between two numbers nothing is shared, as the bootstrap over trainings and then episodes assumes. The states of seed 0, which published
-tables and this repository's other results start from, are in neither phase.
+tables and this repository's other results start from, are in neither phase, but where a suite asks for them: then all its trainings
+have those.
 """
 
 import pathlib
@@ -38,11 +39,6 @@ class Cell(NamedTuple):
     def training_seed(self) -> int:
         return BLOCK * PHASES.index(self.phase) + self.seed
 
-    @property
-    def evaluation_seed(self) -> int:
-        """For `ebt_jax.evaluation.rollouts.rollout`."""
-        return BLOCK * (len(PHASES) + PHASES.index(self.phase)) + self.seed
-
 
 class Wanted(NamedTuple):
     """Which cells: those of these names; None is all."""
@@ -66,9 +62,9 @@ def enumerate_cells(settings: Settings, phase: str, scale: str, wanted: Wanted =
     suites = {name: suite for name, suite in settings.scale(scale).suites.items() if phase in suite.phases}
     known = {
         "suites": suites,
-        "contestants": settings.contestants,
+        "contestants": settings.contestants_of(scale),
         "budgets": sorted({budget for suite in suites.values() for budget in suite.budgets}),
-        "seeds": range(max(suite.seeds for suite in suites.values())),
+        "seeds": range(max((suite.seeds for suite in suites.values()), default=0)),
     }
     for name, choices in known.items():
         asked = getattr(wanted, name)
@@ -81,7 +77,7 @@ def enumerate_cells(settings: Settings, phase: str, scale: str, wanted: Wanted =
         for budget in known["budgets"]
         for seed in known["seeds"]
         for suite in suites
-        for contestant in settings.contestants
+        for contestant in known["contestants"]
         if budget in suites[suite].budgets
         and seed < suites[suite].seeds
         and (budget in chosen["budgets"] and seed in chosen["seeds"] and suite in chosen["suites"] and contestant in chosen["contestants"])
@@ -127,7 +123,14 @@ def seconds_left(pending: Iterable[Cell], finished: Mapping[Cell, float], cores:
     return sum(map(one, pending))
 
 
+def evaluation_seed(settings: Settings, cell: Cell) -> int:
+    """For `ebt_jax.evaluation.rollouts.rollout`."""
+    if parts(settings, cell)[0].states == "published":
+        return 0
+    return BLOCK * (len(PHASES) + PHASES.index(cell.phase)) + cell.seed
+
+
 def initial_states(settings: Settings, cell: Cell) -> list[int]:
-    """Of the cell's episodes, as `ebt_jax.simulators` numbers them."""
-    suite = parts(settings, cell)[0]
-    return [evaluation_state(cell.evaluation_seed, episode) for episode in range(suite.episodes[cell.phase])]
+    """Of the cell's episodes, as `ebt_jax.simulators` numbers them: the same of one task after the other."""
+    suite, seed = parts(settings, cell)[0], evaluation_seed(settings, cell)
+    return [evaluation_state(seed, episode) for _ in suite.tasks for episode in range(suite.episodes[cell.phase])]

@@ -17,6 +17,7 @@ from absl import logging
 from benchmarks.claims.settings import Suite
 from benchmarks.claims.store import locked
 from ebt_jax.data.mixture import Mixture
+from ebt_jax.data.pusht import published_episodes
 from ebt_jax.data.write import VERSION
 
 SEED, NOISE = 0, 0.1
@@ -27,7 +28,11 @@ ARCHIVE = "pusht/pusht_cchi_v7_replay.zarr"
 
 def dataset(suite: Suite) -> str:
     """The name of the suite's dataset."""
-    return f"{suite.simulator}_{suite.task.replace('-', '_')}_{suite.demonstrations}" if suite.demonstrations else suite.simulator
+    if not suite.shown_by_expert:
+        return f"{suite.simulator}_{suite.demonstrations}" if suite.demonstrations else suite.simulator
+    tasks = suite.task if len(suite.tasks) == 1 else f"{len(suite.tasks)}_tasks_{hashlib.sha256(suite.task.encode()).hexdigest()[:8]}"
+    words = (suite.simulator, tasks.replace("-", "_"), str(suite.demonstrations), *suite.cameras)
+    return "_".join(words).lower()
 
 
 def prepare(suite: Suite, data_dir: pathlib.Path, archives: pathlib.Path | None) -> None:
@@ -75,7 +80,7 @@ def _make(suite: Suite, data_dir: pathlib.Path, archives: pathlib.Path | None) -
         shutil.copytree(RECORDED / name, part)
         part.rename(data_dir / name)
         return
-    if not suite.demonstrations:
+    if not suite.shown_by_expert:
         archive = archives / ARCHIVE if archives else None
         if archive is None or not archive.exists():
             raise FileNotFoundError(
@@ -83,8 +88,10 @@ def _make(suite: Suite, data_dir: pathlib.Path, archives: pathlib.Path | None) -
                 f"dataset {name!r} into {data_dir}."
             )
         arguments = ["ebt_jax.convert", "--source=pusht_zarr", f"--input={archive}"]
+        arguments += [f"--episodes={','.join(map(str, published_episodes()))}"] if suite.demonstrations else []
     else:
-        asked = [f"--tasks={suite.task}", f"--episodes={suite.demonstrations}", f"--seed={SEED}", f"--noise={NOISE}"]
+        asked = [f"--tasks={','.join(suite.tasks)}", f"--episodes={suite.demonstrations}", f"--seed={SEED}", f"--noise={NOISE}"]
+        asked += [f"--cameras={','.join(suite.cameras)}"] if suite.cameras else []
         arguments = ["ebt_jax.collect", f"--suite={suite.simulator}", *asked]
     logging.info("making the demonstrations of %s", suite.task)
     done = subprocess.run([sys.executable, "-m", *arguments, f"--name={name}", f"--output={data_dir}"], stdout=subprocess.PIPE)

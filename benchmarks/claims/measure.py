@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from benchmarks.claims.cells import Cell, parts, result_path, run_path
+from benchmarks.claims.cells import Cell, evaluation_seed, parts, result_path, run_path
 from benchmarks.claims.demonstrations import data_sha256, prepare
 from benchmarks.claims.frozen import frozen_commit, sources
 from benchmarks.claims.latency import chunk_flops, latency
@@ -154,7 +154,7 @@ def _measured(
             answered = workdir / "rollouts" / f"{name}.json"
             if not answered.exists() or not is_asked(json.loads(answered.read_text()), sampler):
                 mine = changed_policy(policy, what, sampler, str(folders.data))
-                answers = evaluate(mine, suite, sampler, what.episodes, cell.evaluation_seed)
+                answers = evaluate(mine, suite, sampler, what.episodes, evaluation_seed(settings, cell))
                 write_json(answered, {**answers, "evaluated_at": COMMIT, **here()})
             tree["samplers"][name] = found = json.loads(answered.read_text())
             logging.info("%s, %s: mean score %.3f of %d episodes", cell, name, np.mean(found["episodes"]["score"]), what.episodes)

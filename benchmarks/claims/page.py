@@ -180,7 +180,7 @@ def claim_section(settings: Settings, finished: Finished, scale: str, claim: Cla
     header = ("subject", "reference", *(f"{suite}, {budget}" for suite, budget in where), "all, largest budgets")
     lines = [row(*header), row(*["---"] * len(header))]
     said = []
-    for names in claim.comparisons:
+    for names in _compared(settings, scale, claim):
         subject, reference = (Answer.parse(f"{name}, {claim.condition}" if claim.condition else name) for name in names)
         found = {place: pair(settings, finished, scale, *place, subject, reference) for place in where}
         shown = [_shown(one, settings.margin) for one in found.values()]
@@ -209,8 +209,7 @@ def headline(settings: Settings, finished: Finished, scale: str) -> str:
         return "No task is complete yet."
     header = ("policy, steps", *(f"{suite}, {budget} core-minutes" for suite, budget in shown), "ms a chunk, batch 1", "batch 32")
     lines = [row(*header), row(*["---"] * len(header))]
-    for name in HEADLINE:
-        answer = Answer.parse(name)
+    for answer in filter(lambda one: one.contestant in settings.contestants_of(scale), map(Answer.parse, HEADLINE)):
         asked = {answer.sampler: settings.contestants[answer.contestant].samplers[answer.sampler]}
         found = {place: trainings(finished, *place, answer.contestant, asked) for place in shown}
         cells = []
@@ -259,6 +258,12 @@ def foresight_summary(settings: Settings, finished: Finished, scale: str) -> str
             if any(cells):
                 lines.append(row(f"{name}, {statistic}", *cells))
     return "\n".join(lines)
+
+
+def _compared(settings: Settings, scale: str, claim: Claim) -> list[tuple[str, str]]:
+    """The claim's comparisons between contestants of the scale."""
+    known = settings.contestants_of(scale)
+    return [names for names in claim.comparisons if all(Answer.parse(name).contestant in known for name in names)]
 
 
 def _asked(settings: Settings, scale: str, suite: str, condition: str) -> bool:

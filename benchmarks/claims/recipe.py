@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks.claims.cells import Cell, parts
+from benchmarks.claims.cells import Cell, evaluation_seed, parts
 from benchmarks.claims.demonstrations import dataset
 from benchmarks.claims.settings import Sampler, Settings
 from ebt_jax.flops import count_flops
@@ -27,7 +27,7 @@ class Recipe(NamedTuple):
     Attributes:
       config: of training, whose `num_steps` and warm-up the budget sets later, and without its data folder.
       samplers: name -> how the policy is asked.
-      episodes: of each sampler.
+      episodes: of each task, of each sampler.
       flops: of training, all of it.
       warmup: share of the updates.
       pretraining: its configuration and share of the operations, where there is one.
@@ -77,9 +77,9 @@ def recipe(settings: Settings, cell: Cell, changes: Mapping[str, Any] | None = N
         }
         config["evaluation"] = {
             "suite": suite.simulator,
-            "tasks": [suite.task],
+            "tasks": list(suite.tasks),
             "episodes": suite.episodes[cell.phase],
-            "seed": cell.evaluation_seed,
+            "seed": evaluation_seed(settings, cell),
         }
         config["data"]["mixture"] = dataset(suite)
         config.setdefault("mesh", {"data": 1, "fsdp": 1})

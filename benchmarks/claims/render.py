@@ -26,6 +26,7 @@ from benchmarks.claims.tables import (
     primary_table,
     score_table,
     sweep_table,
+    task_table,
     trial_table,
     verdict_table,
 )
@@ -118,6 +119,8 @@ def _page(settings: Settings, finished: Finished, phase: str, scale: str) -> lis
                 continue
             sections.append(f"## {suite} ({plan.difficulty}), {budget} core-minutes")
             sections.append(score_table(settings, finished, suite, budget))
+            if by_task := task_table(settings, finished, scale, suite, budget):
+                sections.append(by_task)
             sections.append(verdict_table(settings, finished, scale, suite, budget))
             if disturbed := disturbed_table(settings, finished, scale, suite, budget):
                 sections.append(disturbed)

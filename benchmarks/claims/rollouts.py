@@ -22,7 +22,7 @@ DIGITS = 6
 
 
 def evaluate(policy: Policy, suite: Suite, sampler: Sampler, episodes: int, seed: int) -> dict[str, Any]:
-    """`episodes` episodes of a policy whose method has the sampler's changes.
+    """`episodes` episodes of each task by a policy whose method has the sampler's changes, one task after the other.
 
     Returns {"num_steps", "change", "disturbance", "stopping", "episodes": column -> one number an episode, "seconds", "cores"}. Columns:
     state (the initial one), score (PushT: best coverage / 0.95, at most 1; else success), success, length, jitter of the executed actions
@@ -39,7 +39,7 @@ def evaluate(policy: Policy, suite: Suite, sampler: Sampler, episodes: int, seed
         found = rollout(
             policy,
             suite.simulator,
-            (suite.task,),
+            suite.tasks,
             episodes,
             seed,
             asking=sampler.asking,
@@ -48,8 +48,8 @@ def evaluate(policy: Policy, suite: Suite, sampler: Sampler, episodes: int, seed
         )
         told["episodes"] = columns(found.episodes)
     except NotFiniteError as error:
-        states = [evaluation_state(seed, episode) for episode in range(episodes)]
-        told |= {"not_finite": str(error), "episodes": {"state": states, "score": [0] * episodes, "success": [0] * episodes}}
+        states = [evaluation_state(seed, episode) for _ in suite.tasks for episode in range(episodes)]
+        told |= {"not_finite": str(error), "episodes": {"state": states, "score": [0] * len(states), "success": [0] * len(states)}}
     return {**told, "seconds": time.perf_counter() - begun, "cores": os.cpu_count()}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ebt_jax import simulators
+from ebt_jax.data.pusht import published_episodes
 from ebt_jax.evaluation.rollouts import Asking
 from ebt_jax.simulators.disturbance import UNDISTURBED, Disturbance
 from ebt_jax.stopping import Stopping
@@ -15,26 +16,28 @@ from ebt_jax.stopping import Stopping
 FILE = pathlib.Path(__file__).with_name("settings.json")
 
 PHASES = ("development", "confirmation")
+STATES = ("fresh", "published")
 
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """One task.
+    """One task, or several for one policy that is told in words which.
 
     Attributes:
-      simulator, task: as `ebt_jax.simulators` names them.
+      simulator, tasks: as `ebt_jax.simulators` names them.
       difficulty: in words, for tables.
       phases: where it is run. One phase only, unless its simulator has no other task.
       budgets: core-minutes; each is a training of its own, with its own whole schedule.
       seeds: trainings at each budget.
-      episodes: phase -> how many, of each sampler of each training.
-      config: of the data, merged over the scale's.
+      episodes: phase -> how many of each task, of each sampler of each training.
+      config: of data and network, merged over the scale's.
       conditions: name -> what goes wrong; each contestant's first sampler is asked under every one, too.
-      demonstrations: successful episodes that a scripted expert shows; 0 where people have shown theirs.
+      demonstrations: successful episodes of each task that a scripted expert shows; of people's, how many of them, 0 for all.
+      states: initial states: "fresh", every training its own; "published", those of the literature, the same for all trainings.
     """
 
     simulator: str
-    task: str
+    tasks: tuple[str, ...]
     difficulty: str
     phases: tuple[str, ...]
     budgets: tuple[int, ...]
@@ -43,13 +46,31 @@ class Suite:
     config: Mapping[str, Any]
     conditions: Mapping[str, Disturbance] = dataclasses.field(default_factory=dict)
     demonstrations: int = 0
+    states: str = "fresh"
+
+    @property
+    def task(self) -> str:
+        """In words."""
+        return ", ".join(self.tasks)
+
+    @property
+    def shown_by_expert(self) -> bool:
+        """Whether a scripted expert demonstrates, and not people."""
+        return self.simulator in simulators.with_experts()
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """What the policy sees beside the state."""
+        return tuple(self.config.get("model", {}).get("cameras", ()))
 
     def __post_init__(self) -> None:
-        for name in ("phases", "budgets"):
+        for name in ("tasks", "phases", "budgets"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         known = simulators.tasks(self.simulator)
-        if self.task not in known:
-            raise ValueError(f"task must be one of {', '.join(known)}, got {self.task!r}.")
+        if not self.tasks or set(self.tasks) - set(known):
+            raise ValueError(f"task must be one of {', '.join(known)}, or several, got {self.task!r}.")
+        if self.states not in STATES:
+            raise ValueError(f"states of {self.task!r} must be one of {STATES}, got {self.states!r}.")
         unknown = sorted(set(self.phases) - set(PHASES))
         if unknown or not self.phases:
             raise ValueError(f"phases of {self.task!r} must be among {PHASES}, got {list(self.phases)}.")
@@ -64,6 +85,11 @@ class Suite:
             raise ValueError(f"seeds of {self.task!r} must be at least 1, got {self.seeds}.")
         if self.demonstrations < 0:
             raise ValueError(f"demonstrations of {self.task!r} must be at least 0, got {self.demonstrations}.")
+        if self.demonstrations and not self.shown_by_expert and self.demonstrations != len(published_episodes()):
+            raise ValueError(
+                f"demonstrations of {self.task!r}, which people showed, must be 0 (all) or {len(published_episodes())}, those that "
+                f"published policies saw, got {self.demonstrations}."
+            )
         if set(self.episodes) != set(self.phases) or min(self.episodes.values()) < 1:
             raise ValueError(f"episodes of {self.task!r} must be at least 1 in each of {list(self.phases)}, got {dict(self.episodes)}.")
 
@@ -182,22 +208,27 @@ class Scale:
       warmup: share of the updates in which the learning rate rises.
       config: the trunk, its optimiser and everything else that all contestants share.
       suites: name -> suite, in the order in which they are run.
+      contestants: those that are compared; () for all.
     """
 
     core_minute: float
     warmup: float
     config: Mapping[str, Any]
     suites: Mapping[str, Suite]
+    contestants: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "contestants", tuple(self.contestants))
         if self.core_minute <= 0:
             raise ValueError(f"core_minute must be positive, got {self.core_minute}.")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup must lie in [0, 1), got {self.warmup}.")
-        tasks = [(suite.simulator, suite.task) for suite in self.suites.values()]
-        twice = sorted({task for task in tasks if tasks.count(task) > 1})
-        if twice:
-            raise ValueError(f"a task must belong to one suite, got {twice} in two: what was tuned on cannot confirm under another name.")
+        tuned, confirmed = (
+            {(suite.simulator, task) for suite in self.suites.values() for task in suite.tasks if phase in suite.phases} for phase in PHASES
+        )
+        both = sorted((simulator, task) for simulator, task in tuned & confirmed if len(simulators.tasks(simulator)) > 1)
+        if both:
+            raise ValueError(f"a task must belong to one phase, got {both} in both: what was tuned on cannot confirm under another name.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,12 +271,21 @@ class Settings:
             known = [f"{name}/{sampler}" for name, contestant in self.contestants.items() for sampler in contestant.samplers]
             if str(answer) not in known:
                 raise ValueError(f"comparisons must be between {known}, got {str(answer)!r}.")
+        for name, scale in self.scales.items():
+            unknown = sorted(set(scale.contestants) - set(self.contestants))
+            if unknown:
+                raise ValueError(f"contestants of scale {name!r} must be among {list(self.contestants)}, got {unknown}.")
 
     def scale(self, name: str) -> Scale:
         """Raises ValueError for an unknown name, listing the valid."""
         if name not in self.scales:
             raise ValueError(f"scale must be one of {sorted(self.scales)}, got {name!r}.")
         return self.scales[name]
+
+    def contestants_of(self, scale: str) -> dict[str, Contestant]:
+        """Name -> contestant, of those that a scale compares, in the settings' order."""
+        chosen = self.scale(scale).contestants or self.contestants
+        return {name: contestant for name, contestant in self.contestants.items() if name in chosen}
 
 
 def read_settings(path: pathlib.Path = FILE) -> Settings:
@@ -286,4 +326,8 @@ def _scale(tree: Mapping[str, Any]) -> Scale:
 
 
 def _suite(tree: Mapping[str, Any]) -> Suite:
-    return Suite(**{**tree, "conditions": {name: Disturbance(**one) for name, one in tree.get("conditions", {}).items()}})
+    """ "task" is a name, or several."""
+    rest = {key: value for key, value in tree.items() if key != "task"}
+    tasks = [tree["task"]] if isinstance(tree["task"], str) else tree["task"]
+    conditions = {name: Disturbance(**one) for name, one in tree.get("conditions", {}).items()}
+    return Suite(**{**rest, "tasks": tasks, "conditions": conditions})

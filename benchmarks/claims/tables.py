@@ -39,6 +39,22 @@ def score_table(settings: Settings, finished: Finished, suite: str, budget: int)
     return "\n".join([*lines, *(["", f"Not all of these cells came about alike: {'; '.join(unequal)}."] if unequal else [])])
 
 
+def task_table(settings: Settings, finished: Finished, scale: str, suite: str, budget: int) -> str:
+    """Mean score of each contestant's first sampler by task, over seeds; "" for a suite of one task."""
+    tasks = settings.scale(scale).suites[suite].tasks
+    if len(tasks) == 1:
+        return ""
+    lines = [row("contestant, steps", *tasks), row(*["---"] * (1 + len(tasks)))]
+    for name, contestant in settings.contestants.items():
+        first = contestant.samplers[contestant.first]
+        mine = trainings(finished, suite, budget, name, {contestant.first: first})
+        if mine:
+            scores = np.mean([column(settings, cell, tree, contestant.first, "score") for cell, tree in mine], axis=0)
+            means = scores.reshape(len(tasks), -1).mean(axis=1)
+            lines.append(row(f"{name}, {label(contestant.first, first.num_steps)}", *(f"{value:.2f}" for value in means)))
+    return "\n".join(["Mean score by task:", "", *lines])
+
+
 def sweep_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:
     """Contestants' sweeps, where one was run: mean score over seeds, and jitter, by steps and step size; "" where none was."""
     sections = []

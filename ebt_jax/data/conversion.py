@@ -1,7 +1,7 @@
 """A dataset about to be written: what the reader of every other format gives."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from ebt_jax.data.spec import SPEC_FILE, DatasetSpec
@@ -18,6 +18,15 @@ class Conversion(NamedTuple):
     episodes: Iterator[Demonstration]
     num_episodes: int
     description: str
+
+    def select(self, numbers: Collection[int]) -> "Conversion":
+        """Those of these numbers, counted from 0 as the source orders them. Raises ValueError for numbers that it has not, or none."""
+        wanted = set(numbers)
+        unknown = sorted(wanted - set(range(self.num_episodes)))
+        if unknown or not wanted:
+            raise ValueError(f"episodes must be among 0 to {self.num_episodes - 1}, got {unknown or 'none'}.")
+        kept = (episode for number, episode in enumerate(self.episodes) if number in wanted)
+        return self._replace(episodes=kept, num_episodes=len(wanted))
 
 
 def dataset_name(text: str) -> str:

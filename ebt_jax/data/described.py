@@ -26,4 +26,4 @@ def described_specs(settings: DataSettings) -> Specs:
         raise ValueError(f"datasets must be among {sorted(known)} where data.data_dir is not given, got {unknown}. Give the folder.")
     if settings.combine == "union":
         raise ValueError("data.combine must be 'equal' where data.data_dir is not given, got 'union'. Give the folder of the datasets.")
-    return equal_specs([known[name] for name in settings.weights], settings)
+    return equal_specs([known[name].show(settings.proprio) for name in settings.weights], settings)

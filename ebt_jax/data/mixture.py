@@ -1,6 +1,7 @@
 """Datasets by name and weight, opened: specs, statistics, splits, and how many windows each has."""
 
 import dataclasses
+import fnmatch
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -222,11 +223,13 @@ def episodes(mixture: Mixture, split: str) -> Iterator[Episode]:
 
 def _describe(settings: DataSettings) -> list[tuple[Folder, Entry, float]]:
     """Every dataset's folder and meaning, before anything is read; what is wrong with several is said at once."""
-    found, missing, refused = [], [], []
+    found, missing, refused, names = [], [], [], set[str]()
     for name, weight in settings.weights.items():
         try:
             folder = find_folder(settings.data_dir, name)
-            found.append((folder, describe(folder), weight))
+            entry = describe(folder)
+            names |= {dimension.name for dimension in entry.spec.proprio}
+            found.append((folder, entry._replace(spec=entry.spec.show(settings.proprio)), weight))
         except FileNotFoundError as error:
             missing.append(str(error))
         except ValueError as error:
@@ -235,6 +238,9 @@ def _describe(settings: DataSettings) -> list[tuple[Folder, Entry, float]]:
         raise FileNotFoundError("\n".join(missing))
     if refused:
         raise ValueError("\n".join(refused))
+    idle = [pattern for pattern in settings.proprio if pattern != "*" and not fnmatch.filter(names, pattern)]
+    if idle:
+        raise ValueError(f"proprio must be patterns of names among {sorted(names)}, got {idle}, which match none.")
     cameras = {camera for _, entry, _ in found for camera in entry.spec.cameras}
     absent = [camera for camera in settings.cameras if camera.removeprefix(GOAL) not in cameras]
     if absent:

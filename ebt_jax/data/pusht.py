@@ -55,6 +55,16 @@ def keypoints(block_pose: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 18
     return points.reshape(*block_pose.shape[:-1], 18)
 
 
+def published_episodes() -> list[int]:
+    """The 90 of the 206 demonstrations that published policies were trained on, in order.
+
+    As Diffusion Policy draws them (`val_ratio` 0.02, `max_train_episodes` 90, seed 42): 4 are held out, 90 of the others kept.
+    """
+    held_out = np.random.default_rng(42).choice(206, size=4, replace=False)
+    others = np.setdiff1d(np.arange(206), held_out)
+    return sorted(others[np.random.default_rng(42).choice(len(others), size=90, replace=False)].tolist())
+
+
 def pusht_zarr(path: str, name: str = "", spec: DatasetSpec | None = None) -> Conversion:
     """The human PushT demonstrations of Diffusion Policy (`pusht_cchi_v7_replay.zarr`, 206 episodes).
 

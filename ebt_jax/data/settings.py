@@ -71,6 +71,8 @@ class DataSettings:
       image_size: height and width that every camera is resized to.
       cameras: those that the policy sees, in this order; () for none. "goal_primary" shows what the primary camera sees at a later
         step of the same episode, any of them alike.
+      proprio: patterns of names, ("agent_*", "gripper"): the numbers of the robot's state that the policy sees. Simulators show where
+        everything lies, which no camera's policy may be told; () shows none.
       language: "auto" takes the dataset's embedding where it has one, else tokens of its text, else nothing; where a tokenizer is
         named, tokens before all.
       tokenizer: of the text: "" hashes words; else the folder of a published text encoder, or a policy's own language spec.
@@ -113,6 +115,7 @@ class DataSettings:
     goal_dropout: float = 0.0
     windows_per_visit: int = 1
     index_processes: int = -1
+    proprio: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
         def require(condition: bool, message: str) -> None:

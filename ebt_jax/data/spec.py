@@ -5,6 +5,7 @@ gripper 1 = open) name the conversions that bring them there. Datasets that cann
 """
 
 import dataclasses
+import fnmatch
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
@@ -113,6 +114,17 @@ class DatasetSpec:
         )
         names = [dimension.name for dimension in self.action]
         require(len(set(names)) == len(names), f"action dimensions must have distinct names, got {names}.")
+
+    def show(self, patterns: Iterable[str]) -> "DatasetSpec":
+        """Of the state only the numbers whose names match a pattern ("agent_*"), in the dataset's order; the rest is never read."""
+        chosen = tuple(patterns)
+        columns = tuple(i for i, one in enumerate(self.proprio) if any(fnmatch.fnmatchcase(one.name, pattern) for pattern in chosen))
+        if len(columns) == len(self.proprio):
+            return self
+        if not columns:
+            return dataclasses.replace(self, proprio_keys=(), proprio=(), proprio_conversions=())
+        kept = (*self.proprio_conversions, Conversion("keep", columns))
+        return dataclasses.replace(self, proprio=tuple(self.proprio[i] for i in columns), proprio_conversions=kept)
 
     def to_json(self) -> str:
         """The text of `ebt_spec.json`."""

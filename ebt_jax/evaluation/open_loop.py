@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ebt_jax.data.folder import find_folder
 from ebt_jax.data.mixture import Episode, Mixture, episodes, open_mixture
+from ebt_jax.data.oxe import describe
 from ebt_jax.data.settings import DataSettings
 from ebt_jax.policy import Policy
 from ebt_jax.specs import check_compatible
@@ -24,6 +26,8 @@ Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 def open_dataset(policy: Policy, data_dir: str, name: str, cache_dir: str = "") -> Mixture:
     """A dataset as this policy reads it. Raises ValueError listing every difference where it is not what the policy was trained on."""
     spec = policy.specs.observation
+    state = tuple(dimension.name for dimension in spec.proprio)
+    there = {dimension.name for dimension in describe(find_folder(data_dir, name)).spec.proprio}
     settings = DataSettings(
         data_dir=data_dir,
         mixture=name,
@@ -33,6 +37,7 @@ def open_dataset(policy: Policy, data_dir: str, name: str, cache_dir: str = "") 
         cameras=tuple(camera.name for camera in spec.cameras),
         language=spec.language.kind,
         tokenizer=spec.language if spec.language.kind == "tokens" else "",
+        proprio=state if there.issuperset(state) else ("*",),
         validation_fraction=0.0,
         cache_dir=cache_dir,
     )

@@ -27,7 +27,7 @@ from ebt_jax.policy import Policy, PolicyOutput
 from ebt_jax.simulators.disturbance import UNDISTURBED, Disturbance
 from ebt_jax.simulators.rendering import OFF, find_backend
 from ebt_jax.simulators.simulator import evaluation_state
-from ebt_jax.specs import check_compatible
+from ebt_jax.specs import check_compatible, select_proprio
 from ebt_jax.steering import check_request
 from ebt_jax.stopping import Stopping
 from ebt_jax.types import Keys, Observation
@@ -87,15 +87,17 @@ AS_IT_IS = Asking()
 
 
 class _Sensors(NamedTuple):
-    """What a policy is shown of an observation: the same, but for the disturbance's noise on `proprio`."""
+    """What a policy is shown of an observation: of the state the `columns` that it reads, with the disturbance's noise."""
 
+    columns: list[int]
     disturbance: Disturbance
     deviation: Float[np.ndarray, " p"]
 
     def __call__(self, observation: dict[str, Any], state: int, step: int) -> dict[str, Any]:
-        if not self.disturbance.noise:
-            return observation
-        return {**observation, "proprio": self.disturbance.noisy(observation["proprio"], self.deviation, state, step)}
+        proprio = observation["proprio"][self.columns]
+        if self.disturbance.noise:
+            proprio = self.disturbance.noisy(proprio, self.deviation, state, step)
+        return {**observation, "proprio": proprio}
 
 
 class _Running:
@@ -174,7 +176,8 @@ def rollout(
     if not 1 <= num_envs <= batch_size:
         raise ValueError(f"num_envs must be in [1, {batch_size}] (the batch size), got {num_envs}.")
     embodiment = simulators.embodiment(suite)
-    check_compatible(policy.specs, embodiment.specs(), f"suite {suite!r}")
+    shown, columns = select_proprio(embodiment.specs(), policy.specs)
+    check_compatible(policy.specs, shown, f"suite {suite!r}")
     wanted = {camera.name for camera in policy.specs.observation.cameras}
     cameras = tuple(camera.name for camera in embodiment.cameras if camera.name in wanted)
     rendering = find_backend() if suite != "pusht" and (cameras or videos) else None
@@ -184,7 +187,7 @@ def rollout(
     total, answers = len(queue), _Answers(policy, seed, execution, asking, batch_size, measure)
     if not queue:
         raise ValueError(f"shards must be at most the {len(every_episode)} episodes, got {shards}.")
-    sensors = _Sensors(disturbance, policy.statistics.proprio.std)
+    sensors = _Sensors(columns, disturbance, policy.statistics.proprio.std)
     with Environments(suite, cameras, min(num_envs, total), num_processes, {"MUJOCO_GL": rendering or OFF}) as environments:
         finished, begun = [], time.perf_counter()
         for running in progress(_run(environments, queue, answers, execution, sensors, videos, every), total, "episodes"):

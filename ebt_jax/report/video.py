@@ -32,3 +32,13 @@ def write_video(path: str | os.PathLike[str], frames: UInt8[np.ndarray, "n y x c
         partial.unlink(missing_ok=True)
         raise RuntimeError(f"ffmpeg must turn {len(frames)} frames of {width}x{height} into {path}, got: {done.stderr.decode().strip()}")
     partial.replace(path)
+
+
+def read_video(path: str | os.PathLike[str]) -> tuple[UInt8[np.ndarray, "n y x 3"], float]:
+    """The frames (RGB) of a film, and how many there are in a second. Raises FileNotFoundError, or RuntimeError for what is no film."""
+    if not pathlib.Path(path).exists():
+        raise FileNotFoundError(f"film must exist, got {path}.")
+    frames = imageio_ffmpeg.read_frames(str(path))
+    told = next(frames)
+    width, height = told["size"]
+    return np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in frames]), float(told["fps"])

@@ -104,6 +104,7 @@ class Settings:
         _check_keys("", tree, cls)
         data, model = dict(tree["data"]), dict(tree["model"])
         data["cameras"] = tuple(model.pop("cameras"))
+        data["proprio"] = tuple(data.get("proprio", DataSettings.proprio))
         if data["data_dir"] == BUNDLED:
             data["data_dir"] = bundled_sample_dir()
         if data["mixture"].startswith("{"):

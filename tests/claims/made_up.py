@@ -25,7 +25,8 @@ def write_settings(folder: pathlib.Path, change=lambda tree: None) -> Settings:
 
 
 def small(tree: dict) -> None:
-    """Two contestants on PushT at two budgets, three seeds of 20 episodes."""
+    """One scale: two contestants on PushT at two budgets, three seeds of 20 episodes."""
+    tree["scales"] = {"small": tree["scales"]["small"]}
     suite = {**tree["scales"]["small"]["suites"]["pusht"], "budgets": [2, 6], "episodes": {"development": 20, "confirmation": 20}}
     tree["scales"]["small"]["suites"] = {"pusht": suite}
     tree["contestants"] = {name: tree["contestants"][name] for name in ("ebt-mse", "flow")}

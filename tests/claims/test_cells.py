@@ -2,10 +2,11 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from made_up import small, write_settings
 
-from benchmarks.claims.cells import BLOCK, Cell, Wanted, enumerate_cells, initial_states, result_path, seconds_left
+from benchmarks.claims.cells import BLOCK, Cell, Wanted, enumerate_cells, evaluation_seed, initial_states, result_path, seconds_left
 from benchmarks.claims.settings import PHASES, read_settings
 from ebt_jax.simulators.demonstrate import demonstration_state
 from ebt_jax.simulators.simulator import MAX_SEED, evaluation_state
@@ -54,9 +55,11 @@ def test_phases_share_no_training_seed_and_no_initial_state():
 def test_blocks_hold_every_number():
     """By construction: the last number of a block and the first of the next are neighbours, and the simulators take them all."""
     seeds = []
+    settings = read_settings()
     for phase in PHASES:
         first, last = (Cell(phase, "small", "pusht", "flow", 2, number) for number in (0, BLOCK - 1))
-        seeds += [(first.training_seed, last.training_seed), (first.evaluation_seed, last.evaluation_seed)]
+        seeds += [(first.training_seed, last.training_seed)]
+        seeds += [(evaluation_seed(settings, first), evaluation_seed(settings, last))]
     assert all(one[1] < other[0] for one, other in itertools.pairwise(sorted(seeds)))
     assert max(last for _, last in seeds) < MAX_SEED
 
@@ -84,3 +87,26 @@ def test_the_time_left_comes_from_the_nearest_finished_cells():
     assert seconds_left([flow._replace(budget=6)], finished, 2) == 300
     assert seconds_left([flow._replace(contestant="other")], finished, 2) == 200
     assert seconds_left([], finished, 2) == 0
+
+
+def test_published_states_are_the_same_for_every_training():
+    settings = read_settings()
+    states = {tuple(initial_states(settings, cell)) for cell in enumerate_cells(settings, "confirmation", "published")}
+    assert states == {tuple(range(100_000, 100_050))}
+
+
+def test_one_policy_of_many_tasks_starts_each_from_the_same_states():
+    settings = read_settings()
+    cell, *_ = enumerate_cells(settings, "confirmation", "breadth", Wanted(suites=("ten-tasks",)))
+    states = np.array(initial_states(settings, cell)).reshape(10, 20)
+    assert (states == states[0]).all()
+    assert len(set(states[0])) == 20
+
+
+def test_a_scale_may_compare_fewer():
+    settings = read_settings()
+    compared = {cell.contestant for cell in enumerate_cells(settings, "confirmation", "breadth")}
+    assert compared == set(settings.scale("breadth").contestants) < set(settings.contestants)
+    with pytest.raises(ValueError, match="contestants of confirmation at breadth must be among"):
+        enumerate_cells(settings, "confirmation", "breadth", Wanted(contestants=("generator",)))
+    assert enumerate_cells(settings, "development", "breadth") == []

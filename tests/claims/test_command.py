@@ -62,6 +62,12 @@ def test_mistakes_are_told(arguments, said, tmp_path):
     assert said in done.stderr
 
 
+def test_a_phase_that_a_scale_does_not_have_is_refused():
+    done = run("--scale=breadth", "--list")
+    assert done.returncode == 2
+    assert "--phase must be one that a suite of scale 'breadth' has, got 'development'" in done.stderr
+
+
 @pytest.mark.parametrize("folder", ["results", "runs"])
 def test_a_confirmation_has_one_place(folder, tmp_path):
     done = run("--phase=confirmation", f"--{folder}={tmp_path}")

@@ -13,6 +13,7 @@ from benchmarks.claims import demonstrations
 from benchmarks.claims.demonstrations import ARCHIVE, data_sha256, dataset, prepare
 from benchmarks.claims.settings import read_settings
 from ebt_jax.data.mixture import open_mixture
+from ebt_jax.data.pusht import published_episodes
 from ebt_jax.data.settings import DataSettings, bundled_sample_dir
 from ebt_jax.data.write import VERSION
 
@@ -45,6 +46,22 @@ def test_people_and_experts(commands, tmp_path):
             *["--name=metaworld_assembly_v3_10", where],
         ],
     ]
+
+
+def test_the_published_ninety_many_tasks_and_cameras(commands, tmp_path):
+    scales = read_settings().scales
+    (tmp_path / ARCHIVE).mkdir(parents=True)
+    prepare(scales["published"].suites["pusht-90"], tmp_path / "data", tmp_path)
+    prepare(scales["breadth"].suites["ten-tasks"], tmp_path / "data", None)
+    prepare(scales["full"].suites["square-pixels"], tmp_path / "data", None)
+    people, many, filmed = commands
+    (chosen,) = [argument for argument in people if argument.startswith("--episodes=")]
+    assert sorted(map(int, chosen.removeprefix("--episodes=").split(","))) == published_episodes()
+    assert "--name=pusht_90" in people
+    assert f"--tasks={','.join(scales['breadth'].suites['ten-tasks'].tasks)}" in many
+    assert "--episodes=10" in many
+    assert "--cameras=primary,wrist" in filmed
+    assert "--name=robosuite_nutassemblysquare_200_primary_wrist" in filmed
 
 
 @pytest.mark.parametrize("name", [name for name, suite in SUITES.items() if "confirmation" in suite.phases and suite.demonstrations])

@@ -11,7 +11,7 @@ from made_up import small, write_settings
 
 from benchmarks.claims import latency, rollouts
 from benchmarks.claims import measure as module
-from benchmarks.claims.cells import enumerate_cells, initial_states, parts, run_path
+from benchmarks.claims.cells import enumerate_cells, evaluation_seed, initial_states, parts, run_path
 from benchmarks.claims.measure import Folders, finished, measure
 from benchmarks.claims.provenance import COMMIT
 from benchmarks.claims.recipe import recipe
@@ -29,6 +29,7 @@ from ebt_jax.stopping import Stopping
 def tiny(tree):
     """The bundled sample's task, two contestants, one update's worth of budget and a little more, two episodes."""
     scale = tree["scales"]["small"]
+    tree["scales"] = {"small": scale}
     scale["core_minute"] = 1e8
     scale["config"]["model"] |= {"width": 16, "decoder_layers": 1, "heads": 2, "unroll": 1}
     scale["config"]["batch_size"] = 8
@@ -310,7 +311,7 @@ def test_a_sampler_that_is_not_finite_scores_nothing_and_says_so(quick, monkeypa
     suite = parts(quick.settings, quick.cell)[0]
     monkeypatch.setattr(rollouts, "rollout", not_finite)
     policy = types.SimpleNamespace(method=types.SimpleNamespace(energy=None))
-    found = rollouts.evaluate(policy, suite, Sampler(2), 20, quick.cell.evaluation_seed)
+    found = rollouts.evaluate(policy, suite, Sampler(2), 20, evaluation_seed(quick.settings, quick.cell))
     assert found["not_finite"].startswith("actions must be finite")
     assert found["episodes"] == {"state": initial_states(quick.settings, quick.cell), "score": [0] * 20, "success": [0] * 20}
 

@@ -128,6 +128,21 @@ def test_other_scales_come_after(shown, tmp_path):
     assert row(page.split("## It is the energy")[0], "equilibrium/2", "flow/2")[2].endswith("0.00 (1 of 5 trainings)")
 
 
+def test_a_scale_of_fewer_contestants_shows_no_others(tmp_path):
+    settings = read_settings()
+    for cell in enumerate_cells(settings, "confirmation", "published"):
+        write_json(result_path(tmp_path, cell, ""), made_up_cell(settings, cell, 0.5))
+    finished = sort_out(settings, "confirmation", "published", read_results(tmp_path, "confirmation"))
+    assert not finished.missing
+    shown = headline(settings, finished, "published")
+    assert "`flow`, 10" in shown
+    assert "equilibrium-energy-score" not in shown
+    assert "nan" not in shown
+    section = claim_section(settings, finished, "published", STEPS)
+    assert row(section, "ebt-mse/2", "diffusion/ddpm-100")
+    assert "energy-score" not in section.split("\n\n", 2)[2]
+
+
 def test_verdicts_in_words():
     assert in_words({}) == "not judged yet."
     told = {("pusht", 2): "better", ("hammer", 4): "as good", ("pusht", 6): "better"}

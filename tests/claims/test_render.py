@@ -5,7 +5,7 @@ import json
 import pytest
 from made_up import MADE_UP, made_up_cell, small, write_cells, write_settings
 
-from benchmarks.claims.cells import Cell, Wanted, enumerate_cells, result_path
+from benchmarks.claims.cells import Cell, Wanted, enumerate_cells, initial_states, result_path
 from benchmarks.claims.plots import palette
 from benchmarks.claims.recipe import recipe
 from benchmarks.claims.render import render
@@ -281,3 +281,23 @@ def test_a_broken_file_is_named(tmp_path):
     path.write_text(path.read_text()[:100])
     with pytest.raises(ValueError, match=f"{path.name} must hold a finished cell"):
         render(settings, "development", "small", tmp_path)
+
+
+def test_one_policy_of_many_tasks_is_shown_by_task(tmp_path):
+    def two_tasks(tree):
+        breadth = tree["scales"]["breadth"]
+        small(tree)
+        suite = {**breadth["suites"]["ten-tasks"], "task": ["reach-v3", "push-v3"]}
+        tree["scales"]["small"] = {**breadth, "suites": {"both": suite}, "contestants": ["flow"]}
+
+    settings = write_settings(tmp_path, two_tasks)
+    for cell in enumerate_cells(settings, "confirmation", "small"):
+        tree = made_up_cell(settings, cell, 0.5)
+        told = tree["samplers"]["10"]["episodes"]
+        half = len(initial_states(settings, cell)) // 2
+        told |= {"state": initial_states(settings, cell), "score": [1.0] * half + [0.25] * half}
+        write_json(result_path(tmp_path, cell, tree["trial"]), tree)
+    page = render(settings, "confirmation", "small", tmp_path).read_text()
+    assert row(page, "flow, 10", "1.00")[1:] == ["1.00", "0.25"]
+    assert row(page, "contestant, steps", "reach-v3")
+    assert "No cell is missing." in page

@@ -1,6 +1,8 @@
 """The committed settings hold together, and no task can be both tuned on and confirmed with."""
 
+import collections
 import dataclasses
+import fnmatch
 
 import pytest
 from made_up import small, write_settings
@@ -28,19 +30,19 @@ CONTESTANTS = {
 }
 
 
-@pytest.mark.parametrize("scale", ["small", "two-sided"])
+@pytest.mark.parametrize("scale", read_settings().scales)
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_cell_is_a_training_configuration(phase, scale):
     settings = read_settings()
     assert set(settings.contestants) == CONTESTANTS
-    trunks = set()
+    trunks = collections.defaultdict(set)
     for cell in enumerate_cells(settings, phase, scale):
         what = recipe(settings, cell)
         config = {**what.config, "num_steps": 1, "data": {**what.config["data"], "data_dir": "(none)"}}
         made = Settings.from_dict(config)
         rate = what.pretraining[0]["optimizer"]["learning_rate"] if what.pretraining else made.optimizer.learning_rate  # then more gently
-        trunks.add(repr((made.model, made.batch_size, dataclasses.replace(made.optimizer, learning_rate=rate))))
-    assert len(trunks) == 1, "contestants must share trunk, batch size and optimiser until trials say otherwise"
+        trunks[cell.suite].add(repr((made.model, made.batch_size, dataclasses.replace(made.optimizer, learning_rate=rate))))
+    assert {len(one) for one in trunks.values()} <= {1}, "contestants must share trunk, batch size and optimiser until trials say otherwise"
 
 
 def test_what_was_confirmed_was_confirmed_from_these_settings_and_from_one_code():
@@ -58,6 +60,24 @@ def test_tasks_of_the_phases_are_disjoint_where_there_is_a_choice():
     assert {simulator for simulator, _ in tuned & fresh} == {"pusht"}
     assert len(simulators.tasks("pusht")) == 1
     assert len([task for task in fresh if task[0] == "metaworld"]) == 3
+
+
+def test_one_task_may_be_seen_in_two_ways_in_one_phase():
+    suites = read_settings().scale("full").suites
+    assert suites["square"].tasks == suites["square-pixels"].tasks
+    assert suites["square"].phases == suites["square-pixels"].phases
+    assert (suites["square"].cameras, suites["square-pixels"].cameras) == ((), ("primary", "wrist"))
+
+
+def test_a_camera_s_policy_is_not_told_where_things_lie():
+    for scale in read_settings().scales.values():
+        for suite in scale.suites.values():
+            if suite.cameras:
+                state = [dimension.name for dimension in simulators.embodiment(suite.simulator).proprio]
+                patterns = suite.config["data"]["proprio"]
+                shown = [name for name in state if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+                assert shown
+                assert not [name for name in shown if name.startswith(("object", "goal", "keypoint"))]
 
 
 def both_phases(tree):
@@ -82,6 +102,22 @@ def nameless(tree):
     tree["contestants"]["flow"]["config"] = {}
 
 
+def stranger_at_a_scale(tree):
+    tree["scales"]["small"]["contestants"] = ["flow", "guessing"]
+
+
+def of_other_states(tree):
+    tree["scales"]["small"]["suites"]["pusht"]["states"] = "easy"
+
+
+def some_people(tree):
+    tree["scales"]["small"]["suites"]["pusht"]["demonstrations"] = 10
+
+
+def one_unknown_of_two(tree):
+    tree["scales"]["small"]["suites"]["assembly"]["task"] = ["assembly-v3", "cooking-v3"]
+
+
 def without_margin(tree):
     del tree["margin"]
 
@@ -90,10 +126,14 @@ def without_margin(tree):
     ("change", "message"),
     [
         (both_phases, "task 'assembly-v3' must belong to one phase"),
-        (under_two_names, "a task must belong to one suite"),
+        (under_two_names, "a task must belong to one phase"),
         (unknown_sampler, "comparisons must be between .* got 'flow/3'"),
         (falling_budgets, "budgets of 'pusht' must be rising"),
         (nameless, "must name its method"),
+        (stranger_at_a_scale, r"contestants of scale 'small' must be among .* got \['guessing'\]"),
+        (of_other_states, "states of 'pusht' must be one of .* got 'easy'"),
+        (some_people, r"demonstrations of 'pusht', which people showed, must be 0 \(all\) or 90"),
+        (one_unknown_of_two, "task must be one of .* or several, got 'assembly-v3, cooking-v3'"),
         (without_margin, "must hold margin"),
     ],
 )
@@ -121,5 +161,5 @@ def test_what_a_scale_depends_on_is_hashed_and_no_other_scale(tmp_path):
 
 
 def test_an_unknown_scale_lists_the_known(tmp_path):
-    with pytest.raises(ValueError, match=r"scale must be one of \['small', 'two-sided'\], got 'huge'"):
+    with pytest.raises(ValueError, match=r"scale must be one of \['small'\], got 'huge'"):
         write_settings(tmp_path, small).scale("huge")

@@ -68,6 +68,28 @@ def test_tensorflow_datasets_opens_the_converted_folder(
             np.testing.assert_array_equal([step["observation"][name] for step in steps], values)
 
 
+def test_some_of_the_episodes(test_data: pathlib.Path, first_two: list[Demonstration]) -> None:
+    chosen = pusht_zarr(str(test_data / ZARR)).select([1])
+    assert chosen.num_episodes == 1
+    (second,) = itertools.islice(chosen.episodes, 1)
+    np.testing.assert_array_equal(second.actions, first_two[1].actions)
+    with pytest.raises(ValueError, match=r"episodes must be among 0 to 205, got \[206\]"):
+        pusht_zarr(str(test_data / ZARR)).select([0, 206])
+    with pytest.raises(ValueError, match="got none"):
+        pusht_zarr(str(test_data / ZARR)).select([])
+
+
+def test_the_ninety_that_published_policies_were_trained_on() -> None:
+    """As Diffusion Policy's masks are drawn, written out another way."""
+    chosen = pusht.published_episodes()
+    assert len(chosen) == len(set(chosen)) == 90
+    assert chosen == sorted(chosen)
+    validates = set(np.random.default_rng(seed=42).choice(206, size=4, replace=False).tolist())
+    assert not validates & set(chosen)
+    left = [number for number in range(206) if number not in validates]
+    assert {left[i] for i in np.random.default_rng(seed=42).choice(202, size=90, replace=False)} == set(chosen)
+
+
 def test_a_folder_of_something_else_is_named(tmp_path: pathlib.Path) -> None:
     with pytest.raises(FileNotFoundError, match="meta/episode_ends"):
         pusht_zarr(str(tmp_path))

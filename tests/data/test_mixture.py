@@ -160,3 +160,19 @@ def test_a_manifest_keeps_what_a_run_saw_and_notices_other_data(toy, make_folder
         other.check_manifest(mixture.manifest())
     with pytest.raises(ValueError, match="second: then version .* now absent"):
         open_mixture(settings()).check_manifest(mixture.manifest())
+
+
+def test_a_policy_may_be_shown_less_of_the_state(toy, settings):
+    whole = open_mixture(settings())
+    names = [dimension.name for dimension in whole.specs.observation.proprio]
+    assert len(names) > 1
+    last = open_mixture(settings(proprio=(names[-1][:-1] + "?",)))
+    assert [dimension.name for dimension in last.specs.observation.proprio] == names[-1:]
+    batches = [mixture.batch(mixture.main, mixture.main.train, np.arange(4)).observation.proprio for mixture in (whole, last)]
+    np.testing.assert_array_equal(batches[1], batches[0][..., -1:])
+    np.testing.assert_array_equal(last.statistics.proprio.mean, whole.statistics.proprio.mean[-1:])
+    nothing = open_mixture(settings(proprio=()))
+    assert nothing.specs.observation.proprio == ()
+    assert nothing.example_batch(3).observation.proprio.shape[2] == 0
+    with pytest.raises(ValueError, match=r"proprio must be patterns of names among .* got \['nothing_\*'\]"):
+        open_mixture(settings(proprio=("*", "nothing_*")))

@@ -4,9 +4,11 @@ import dataclasses
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from ebt_jax.data.spec import Conversion, DatasetSpec
+from ebt_jax.data.standardize import convert
 from ebt_jax.specs import ActionDimension, Dimension
 
 SPEC = DatasetSpec(
@@ -65,3 +67,14 @@ def test_the_example_of_the_documentation_is_a_spec():
     spec = DatasetSpec.from_json(page.split("```json\n")[1].split("```")[0])
     assert spec.name == "my_robot"
     assert set(json.loads(spec.to_json())) == {field.name for field in dataclasses.fields(DatasetSpec)}
+
+
+def test_showing_less_of_the_state_keeps_what_came_before():
+    state = tuple(Dimension(name, "m") for name in ("hand_x", "hand_y", "block_x"))
+    spec = dataclasses.replace(SPEC, proprio=state, proprio_conversions=(Conversion("scale", (0, 1, 2), 0.001),))
+    assert spec.show(("*",)) is spec
+    hands = spec.show(("hand_*",))
+    assert hands.proprio == state[:2]
+    values = np.array([[1.0, 2.0, 3.0]])
+    np.testing.assert_allclose(convert(values, hands.proprio_conversions), [[0.001, 0.002]])
+    assert spec.show(()) == dataclasses.replace(spec, proprio_keys=(), proprio=(), proprio_conversions=())

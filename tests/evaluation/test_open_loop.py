@@ -54,6 +54,16 @@ def test_acting_the_mean_is_the_yardstick(mixture: Mixture) -> None:
     assert open_loop(policy, mixture, "train", 5, seed=0)["mse"] != pytest.approx(found["mse"], rel=1e-3)
 
 
+def test_a_policy_that_reads_less_of_the_state_opens_the_dataset_so(tmp_path: pathlib.Path) -> None:
+    policy = constant([0.0] * 4)
+    hand = dataclasses.replace(policy.specs.observation, proprio=policy.specs.observation.proprio[:3])
+    opened = open_dataset(
+        dataclasses.replace(policy, specs=dataclasses.replace(policy.specs, observation=hand)), bundled_sample_dir(), SAMPLE, str(tmp_path)
+    )
+    assert opened.specs.observation.proprio == hand.proprio
+    assert opened.example_batch(2).observation.proprio.shape[2] == 3
+
+
 def test_a_dataset_of_another_robot_is_refused(tmp_path: pathlib.Path) -> None:
     def rule(proprio: Float[Array, "b t p"], keys: Keys, horizon: int) -> Float[Array, "b h a"]:
         return jnp.zeros((len(proprio), horizon, 2))

@@ -1,5 +1,6 @@
 """Closed loop: a policy that is right succeeds, and nothing but policy, task, seed and episode decides the result."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -7,11 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from formulas import formula_policy, suite_specs
+from jaxtyping import Array, Float
 
 from ebt_jax.evaluation.results import closed_loop_results, conditions
 from ebt_jax.evaluation.rollouts import Asking, rollout
 from ebt_jax.execution import Execution
 from ebt_jax.policy import Policy
+from ebt_jax.simulators.disturbance import UNDISTURBED, Disturbance
+from ebt_jax.specs import Dimension
+from ebt_jax.types import Keys
 
 
 def test_reaching_for_the_goal_succeeds_and_is_filmed(reaching: Policy, tmp_path: pathlib.Path) -> None:
@@ -94,6 +99,29 @@ def test_results_hold_what_the_contract_says(wandering: Policy) -> None:
 def test_a_suite_that_the_policy_was_not_trained_for_is_refused(reaching: Policy) -> None:
     with pytest.raises(ValueError, match=r"(?s)suite 'pusht' must match the specs.*control rate"):
         rollout(reaching, "pusht", ("pusht",), 1, seed=0)
+
+
+def test_a_policy_that_reads_less_of_the_state_gets_that_and_no_more() -> None:
+    """Its three numbers by name, in its own order."""
+    whole = suite_specs("metaworld")
+    state = {dimension.name: dimension for dimension in whole.observation.proprio}
+    names = ("goal_x", "goal_y", "goal_z", "hand_x", "hand_y", "hand_z")
+    observation = dataclasses.replace(whole.observation, proprio=tuple(state[name] for name in names))
+
+    def rule(proprio: Float[Array, "b t p"], keys: Keys, horizon: int) -> Float[Array, "b h a"]:
+        assert proprio.shape[2] == 6
+        towards = jnp.clip(10 * (proprio[:, -1, :3] - proprio[:, -1, 3:]), -1, 1)
+        action = jnp.concatenate([towards, -jnp.ones((len(towards), 1))], axis=-1)
+        return jnp.repeat(action[:, None], horizon, axis=1)
+
+    policy = formula_policy(dataclasses.replace(whole, observation=observation), rule)
+    noisy = Disturbance(noise=1e-6)
+    for disturbance in (UNDISTURBED, noisy):
+        (episode,) = rollout(policy, "metaworld", ("reach-v3",), 1, seed=0, disturbance=disturbance).episodes
+        assert episode.success
+    unknown = dataclasses.replace(observation, proprio=(*observation.proprio, Dimension("tail_x", "m")))
+    with pytest.raises(ValueError, match=r"(?s)suite 'metaworld' must match the specs.*'tail_x'\], got"):
+        rollout(formula_policy(dataclasses.replace(whole, observation=unknown), rule), "metaworld", ("reach-v3",), 1, seed=0)
 
 
 def test_settings_past_the_limits_are_refused(reaching: Policy) -> None:
