@@ -153,8 +153,14 @@ def _measured(
         for name, sampler in missing.items():
             answered = workdir / "rollouts" / f"{name}.json"
             if not answered.exists() or not is_asked(json.loads(answered.read_text()), sampler):
-                mine = changed_policy(policy, what, sampler, str(folders.data))
-                answers = evaluate(mine, suite, sampler, what.episodes, evaluation_seed(settings, cell))
+
+                def ask(policy: Policy, sampler: Sampler = sampler) -> dict[str, Any]:
+                    mine = changed_policy(policy, what, sampler, str(folders.data))
+                    return evaluate(mine, suite, sampler, what.episodes, evaluation_seed(settings, cell))
+
+                answers = ask(policy)
+                if suite.checkpoints > 1:
+                    answers["checkpoints"] = by_checkpoint(workdir, ask)
                 write_json(answered, {**answers, "evaluated_at": COMMIT, **here()})
             tree["samplers"][name] = found = json.loads(answered.read_text())
             logging.info("%s, %s: mean score %.3f of %d episodes", cell, name, np.mean(found["episodes"]["score"]), what.episodes)
@@ -255,6 +261,15 @@ def train_stage(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, pro
         "resumed_from": before if resumed else [],
     }
     write_json(path, found)
+    return found
+
+
+def by_checkpoint(workdir: pathlib.Path, ask: Callable[[Policy], dict[str, Any]]) -> list[dict[str, float]]:
+    """Of every checkpoint that a run kept, in order: {"step", "score", "success"}, the means over episodes."""
+    found = []
+    for step in finished_steps(workdir / "checkpoints"):
+        episodes = ask(load(workdir / "checkpoints" / str(step)))["episodes"]
+        found.append({"step": step, **{name: float(np.mean(episodes[name])) for name in ("score", "success")}})
     return found
 
 

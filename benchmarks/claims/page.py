@@ -14,7 +14,7 @@ from benchmarks.claims.foresight import ENOUGH, STATISTICS, chances
 from benchmarks.claims.pairs import Paired, grand_mean, pair, pool
 from benchmarks.claims.published import published_table
 from benchmarks.claims.settings import Answer, Settings
-from benchmarks.claims.tables import label, missing_table, row
+from benchmarks.claims.tables import checkpoint_table, label, missing_table, row
 
 
 class Claim(NamedTuple):
@@ -138,20 +138,26 @@ def claims_page(settings: Settings, finished: Mapping[str, Finished]) -> str:
     preface = PREFACE.format(scale=scale, margin=settings.margin, parameters=_parameters(cells)).rstrip()
     sections = [preface, missing_table(cells), "## Scores, and what a chunk costs"]
     sections += [HEADLINE_CAPTION, headline(settings, cells, scale)]
-    if published := published_table(_shown_suites(settings, cells, scale)):
+    if published := published_table(_shown_tasks(settings, cells, scale)):
         sections += [PUBLISHED, published]
     sections += [claim_section(settings, cells, scale, claim) for claim in CLAIMS]
     sections += [FORESIGHT, foresight_summary(settings, cells, scale)]
     for name, theirs in others:
         tasks = ", ".join(f"{suite} ({plan.difficulty})" for suite, plan in settings.scale(name).suites.items())
         sections += [f"# {name.capitalize()}: {tasks}", missing_table(theirs), HEADLINE_CAPTION, headline(settings, theirs, name)]
+        shown = places(settings, theirs, name)
+        sections += [
+            f"{suite}, {budget}. {by}" for suite, budget in shown if (by := checkpoint_table(settings, theirs, name, suite, budget))
+        ]
+        if published := published_table(_shown_tasks(settings, theirs, name)):
+            sections += [PUBLISHED_CAPTION, published]
         sections += [claim_section(settings, theirs, name, claim) for claim in CLAIMS[:OF_OTHER_SCALES]]
     return "\n\n".join(sections) + "\n"
 
 
 def readme_section(settings: Settings, finished: Finished, scale: str) -> str:
     """What the README shows between its marks: the headline, and a few published numbers beside it."""
-    published = published_table(_shown_suites(settings, finished, scale), headline=True)
+    published = published_table(_shown_tasks(settings, finished, scale), headline=True)
     return "\n\n".join([HEADLINE_CAPTION, headline(settings, finished, scale), *([PUBLISHED_CAPTION, published] if published else [])])
 
 
@@ -276,9 +282,11 @@ def _parameters(finished: Finished) -> str:
     return f"{min(counts):.1f} to {max(counts):.1f} M" if counts else "not yet trained; under 1 M"
 
 
-def _shown_suites(settings: Settings, finished: Finished, scale: str) -> set[str]:
-    """Suites that have a complete place."""
-    return {place[0] for place in places(settings, finished, scale) if _complete(finished, *place)}
+def _shown_tasks(settings: Settings, finished: Finished, scale: str) -> set[str]:
+    """Of suites that have a complete place, each of one task."""
+    suites = settings.scale(scale).suites
+    shown = {place[0] for place in places(settings, finished, scale) if _complete(finished, *place)}
+    return {suites[name].task for name in shown}
 
 
 def _complete(finished: Finished, suite: str, budget: int) -> bool:

@@ -12,7 +12,7 @@ FILE = pathlib.Path(__file__).with_name("published.json")
 
 class Published(NamedTuple):
     """Attributes:
-    suite: the suite of settings.json whose task it is.
+    task: as the simulator names it.
     method, steps: the policy, and how often its network is asked for a chunk.
     score: as published.
     protocol: what makes it another number than ours.
@@ -20,7 +20,7 @@ class Published(NamedTuple):
     headline: whether the README shows it.
     """
 
-    suite: str
+    task: str
     method: str
     steps: str
     score: str
@@ -33,11 +33,11 @@ def read_published(path: pathlib.Path = FILE) -> list[Published]:
     return [Published(**one) for one in json.loads(path.read_text())]
 
 
-def published_table(suites: Collection[str], headline: bool = False) -> str:
-    """The rows of these suites, or of them those of the README; "" where there is none."""
-    rows = [one for one in read_published() if one.suite in suites and (one.headline or not headline)]
+def published_table(tasks: Collection[str], headline: bool = False) -> str:
+    """The rows of these tasks, or of them those of the README; "" where there is none."""
+    rows = [one for one in read_published() if one.task in tasks and (one.headline or not headline)]
     if not rows:
         return ""
-    columns = ("suite", "method", "steps", "score", "protocol", "source")
+    columns = ("task", "method", "steps", "score", "protocol", "source")
     lines = [row("task", "published", *columns[2:]), row(*["---"] * len(columns))]
     return "\n".join([*lines, *(row(*(getattr(one, name) for name in columns)) for one in rows)])

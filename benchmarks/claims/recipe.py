@@ -72,7 +72,7 @@ def recipe(settings: Settings, cell: Cell, changes: Mapping[str, Any] | None = N
             "save_interval": 0,
             "eval_interval": 0,
             "eval_batches": 1,
-            "keep_checkpoints": 1,
+            "keep_checkpoints": suite.checkpoints,
             "log_interval": 0,
         }
         config["evaluation"] = {
@@ -108,7 +108,7 @@ def _seedless(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def scheduled(config: Mapping[str, Any], updates: int, warmup: float, data_dir: str) -> dict[str, Any]:
     """The configuration of a run of `updates` updates, whose schedule is its own whole one."""
-    every = max(1, updates // CHECKPOINTS)
+    every = max(1, updates // max(CHECKPOINTS, config["keep_checkpoints"]))
     optimizer = {**config["optimizer"], "warmup_steps": round(warmup * updates)}
     data = {**config["data"], "data_dir": data_dir}
     return {

@@ -21,6 +21,7 @@ from benchmarks.claims.settings import FILE, PHASES, Settings, read_settings
 from benchmarks.claims.statistics import CEILING, FLOOR
 from benchmarks.claims.store import RESULTS, read_results
 from benchmarks.claims.tables import (
+    checkpoint_table,
     disturbed_table,
     missing_table,
     primary_table,
@@ -121,6 +122,8 @@ def _page(settings: Settings, finished: Finished, phase: str, scale: str) -> lis
             sections.append(score_table(settings, finished, suite, budget))
             if by_task := task_table(settings, finished, scale, suite, budget):
                 sections.append(by_task)
+            if by_checkpoint := checkpoint_table(settings, finished, scale, suite, budget):
+                sections.append(by_checkpoint)
             sections.append(verdict_table(settings, finished, scale, suite, budget))
             if disturbed := disturbed_table(settings, finished, scale, suite, budget):
                 sections.append(disturbed)

@@ -17,6 +17,8 @@ FILE = pathlib.Path(__file__).with_name("settings.json")
 
 PHASES = ("development", "confirmation")
 STATES = ("fresh", "published")
+BEST = 5
+"""Checkpoints whose mean score published Meta-World tables show (DP3, arXiv 2403.03954)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Suite:
       config: of data and network, merged over the scale's.
       conditions: name -> what goes wrong; each contestant's first sampler is asked under every one, too.
       demonstrations: successful episodes of each task that a scripted expert shows; of people's, how many of them, 0 for all.
+      checkpoints: of a training that are evaluated, evenly spaced; the last one counts, and beside it published tables count the mean
+        of the `BEST` best.
       states: initial states: "fresh", every training its own; "published", those of the literature, the same for all trainings.
     """
 
@@ -47,6 +51,7 @@ class Suite:
     conditions: Mapping[str, Disturbance] = dataclasses.field(default_factory=dict)
     demonstrations: int = 0
     states: str = "fresh"
+    checkpoints: int = 1
 
     @property
     def task(self) -> str:
@@ -83,6 +88,8 @@ class Suite:
             raise ValueError(f"budgets of {self.task!r} must be rising and at least 1 core-minute, got {list(self.budgets)}.")
         if self.seeds < 1:
             raise ValueError(f"seeds of {self.task!r} must be at least 1, got {self.seeds}.")
+        if self.checkpoints != 1 and self.checkpoints < BEST:
+            raise ValueError(f"checkpoints of {self.task!r} must be 1 or at least {BEST}, got {self.checkpoints}.")
         if self.demonstrations < 0:
             raise ValueError(f"demonstrations of {self.task!r} must be at least 0, got {self.demonstrations}.")
         if self.demonstrations and not self.shown_by_expert and self.demonstrations != len(published_episodes()):

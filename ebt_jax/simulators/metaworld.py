@@ -10,6 +10,7 @@ Initial state s is task s % 50 of `metaworld.MT1(task, seed=s // 50)`. A fresh e
 Source: Meta-World 3.1 (github.com/Farama-Foundation/Metaworld).
 """
 
+import copy
 import functools
 import warnings
 from typing import Any
@@ -151,11 +152,28 @@ class MetaWorld(Simulator):
 
 @functools.lru_cache(maxsize=16)
 def _tasks(task: str, seed: int) -> tuple[Any, list[Any]]:
-    """The environment's class and the fifty initial states of one Meta-World seed; takes a second."""
+    """The environment's class (`_quick`) and the fifty initial states of one Meta-World seed; takes a second."""
     import metaworld
 
     benchmark = metaworld.MT1(task, seed=seed)
-    return benchmark.train_classes[task], benchmark.train_tasks
+    return _quick(benchmark.train_classes[task]), benchmark.train_tasks
+
+
+@functools.cache
+def _quick(environment: type) -> type:
+    """The class, whose instances copy the compiled model in place of compiling it: that takes 0.2 s, everything else of a reset 0.03."""
+    from mujoco import MjData, MjModel  # pyright: ignore[reportAttributeAccessIssue]
+
+    compiled = functools.cache(MjModel.from_xml_path)
+
+    class Quick(environment):
+        def _initialize_simulation(self) -> tuple[Any, Any]:
+            model = copy.copy(compiled(self.fullpath))
+            offscreen = model.vis.global_
+            offscreen.offwidth, offscreen.offheight = max(offscreen.offwidth, self.width), max(offscreen.offheight, self.height)
+            return model, MjData(model)
+
+    return Quick
 
 
 def _dress(model: Any) -> None:

@@ -12,6 +12,7 @@ from made_up import small, write_settings
 from benchmarks.claims import latency, rollouts
 from benchmarks.claims import measure as module
 from benchmarks.claims.cells import enumerate_cells, evaluation_seed, initial_states, parts, run_path
+from benchmarks.claims.demonstrations import ARCHIVE
 from benchmarks.claims.measure import Folders, finished, measure
 from benchmarks.claims.provenance import COMMIT
 from benchmarks.claims.recipe import recipe
@@ -20,8 +21,11 @@ from benchmarks.claims.rollouts import asked, columns
 from benchmarks.claims.settings import Sampler
 from benchmarks.claims.store import locked, write_json
 from ebt_jax import cli
+from ebt_jax.data.pusht import pusht_zarr
 from ebt_jax.data.settings import bundled_sample_dir
+from ebt_jax.data.write import write_rlds
 from ebt_jax.evaluation.rollouts import Asking, EpisodeResult, mean_second_difference
+from ebt_jax.loading import load
 from ebt_jax.policy import NotFiniteError, PolicyOutput
 from ebt_jax.stopping import Stopping
 
@@ -30,10 +34,7 @@ def tiny(tree):
     """The bundled sample's task, two contestants, one update's worth of budget and a little more, two episodes."""
     scale = tree["scales"]["small"]
     tree["scales"] = {"small": scale}
-    scale["core_minute"] = 1e8
-    scale["config"]["model"] |= {"width": 16, "decoder_layers": 1, "heads": 2, "unroll": 1}
-    scale["config"]["batch_size"] = 8
-    scale["config"]["mesh"] = {"data": -1, "fsdp": 1}  # pytest has eight devices
+    shrink(scale)
     suite = {
         **scale["suites"]["assembly"],
         "task": "pick-place-v3",
@@ -50,10 +51,74 @@ def tiny(tree):
     tree["comparisons"] = tree["primary"] = [["equilibrium/2", "regression/1"]]
 
 
+def shrink(scale):
+    """To a really tiny network and a little more than one update."""
+    scale["core_minute"] = 1e8
+    scale["config"]["model"] |= {"width": 16, "decoder_layers": 1, "heads": 2, "unroll": 1}
+    scale["config"]["batch_size"] = 8
+    scale["config"]["mesh"] = {"data": -1, "fsdp": 1}  # pytest has eight devices
+
+
 def demonstrated(folder):
     """The bundled sample in the place of what the suite's expert would show."""
     folder.mkdir()
     (folder / "metaworld_pick_place_v3_10").symlink_to(pathlib.Path(bundled_sample_dir(), "metaworld_pick_place_v3"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scale", "name", "change"),
+    [
+        ("published", "pusht-90", {"demonstrations": 0}),
+        ("full", "pusht-pixels", {}),
+        ("breadth", "ten-tasks", {"task": ["reach-v3", "drawer-open-v3"], "demonstrations": 1}),
+        ("published", "stick-push-10", {"task": "reach-v3", "demonstrations": 1, "checkpoints": 5}),
+    ],
+)
+def test_cells_of_published_states_cameras_and_words(scale, name, change, test_data, tmp_path):
+    """Every suite that is more than one task's numbers, from its own demonstrations to its JSON."""
+
+    def alone(tree):
+        found = tree["scales"][scale]
+        shrink(found)
+        suite = {**found["suites"][name], **change, "phases": ["development"], "budgets": [1], "seeds": 1, "episodes": {"development": 2}}
+        if suite["config"].pop("batch_size", None):  # frames cost more than a tiny budget buys
+            found["core_minute"] = 2e10
+            suite["config"]["model"] |= {"vision": "resnet_small", "vision_width": 8}
+        found["config"]["model"]["encoder_layers"] = 1
+        tree["scales"] = {scale: {**found, "suites": {name: suite}, "contestants": ["flow"]}}
+        tree["comparisons"] = tree["primary"] = [["flow/2", "flow/10"]]
+        tree["contestants"]["flow"]["samplers"] = {"2": 2, "10": 10}
+
+    settings = write_settings(tmp_path, alone)
+    folders = Folders(tmp_path / "results", tmp_path / "runs", tmp_path / "data", test_data)
+    if name.startswith("pusht"):
+        people = pusht_zarr(str(test_data / ARCHIVE)).select(range(3))
+        write_rlds(tmp_path / "data", people.spec, people.episodes, people.description)
+    (cell,) = enumerate_cells(settings, "development", scale)
+    tree = json.loads(measure(folders, settings, cell, cli.progress).read_text())
+    told = tree["samplers"]["2"]["episodes"]
+    assert told["state"] == initial_states(settings, cell)
+    assert all(len(values) == len(told["state"]) for values in told.values())
+    page = render(settings, "development", scale, tmp_path / "results").read_text()
+    assert ("Mean score by task:" in page) == (name == "ten-tasks")
+    policy = load(run_path(folders.runs, cell, tree["trial"]))
+    seen = policy.specs.observation
+    if name == "pusht-pixels":
+        assert [dimension.name for dimension in seen.proprio] == ["agent_x", "agent_y"]
+        assert [camera.name for camera in seen.cameras] == ["primary"]
+    if name == "pusht-90":
+        assert told["state"] == [100_000, 100_001]
+    if name == "ten-tasks":
+        assert seen.language.kind == "tokens"
+        assert len(told["state"]) == 2 * 2
+    if name == "stick-push-10":
+        found = tree["samplers"]["2"]["checkpoints"]
+        assert [one["step"] for one in found][-1] == tree["updates"]
+        assert len({one["step"] for one in found}) == 5
+        assert found[-1]["score"] == np.mean(told["score"])
+        assert "mean of the 5 best of 5" in page
+    assert ("checkpoints" in tree["samplers"]["2"]) == (name == "stick-push-10")
 
 
 @pytest.mark.slow

@@ -170,8 +170,8 @@ def test_a_section_takes_the_place_of_the_one_between_the_marks():
 
 
 def test_published_numbers_stand_beside_suites_that_there_are():
-    known = {suite for scale in read_settings().scales.values() for suite in scale.suites}
-    assert {one.suite for one in read_published()} <= known
+    known = {task for scale in read_settings().scales.values() for suite in scale.suites.values() for task in suite.tasks}
+    assert {one.task for one in read_published()} <= known
     both, few = published_table(["pusht"]), published_table(["pusht"], headline=True)
     assert set(few.splitlines()) < set(both.splitlines())
     assert published_table(["nothing published"]) == ""

@@ -114,6 +114,10 @@ def some_people(tree):
     tree["scales"]["small"]["suites"]["pusht"]["demonstrations"] = 10
 
 
+def few_checkpoints(tree):
+    tree["scales"]["small"]["suites"]["assembly"]["checkpoints"] = 3
+
+
 def one_unknown_of_two(tree):
     tree["scales"]["small"]["suites"]["assembly"]["task"] = ["assembly-v3", "cooking-v3"]
 
@@ -133,6 +137,7 @@ def without_margin(tree):
         (stranger_at_a_scale, r"contestants of scale 'small' must be among .* got \['guessing'\]"),
         (of_other_states, "states of 'pusht' must be one of .* got 'easy'"),
         (some_people, r"demonstrations of 'pusht', which people showed, must be 0 \(all\) or 90"),
+        (few_checkpoints, "checkpoints of 'assembly-v3' must be 1 or at least 5, got 3"),
         (one_unknown_of_two, "task must be one of .* or several, got 'assembly-v3, cooking-v3'"),
         (without_margin, "must hold margin"),
     ],
