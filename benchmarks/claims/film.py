@@ -1,7 +1,7 @@
 """python -m benchmarks.claims.film --suite=pusht --budget=2 --answers=equilibrium/2,diffusion/ddpm-100 --condition=pushed --output=DIR
 
 Films trained contestants beside each other, from the same initial states and under what goes wrong there: EPISODE.mp4 each, all of them in
-one film.gif to put into a page, and film.json with every episode's score. The first initial states are shown, whatever happens in them.
+one film.gif to put into a page, four times as fast, and film.json with every episode's score. The first initial states are shown, whatever happens in them.
 The contestants are those of run folders below --runs, as python -m benchmarks.claims leaves them.
 """
 
@@ -42,7 +42,8 @@ _SETTINGS = flags.DEFINE_string("settings", str(FILE), "The settings they were r
 
 STRIP = 22
 """Pixels of the line of text above and below each picture."""
-GIF_WIDTH, GIF_FPS = 200, 10.0
+GIF_WIDTH, GIF_FPS, GIF_SPEED = 200, 10.0, 4.0
+"""Of a picture, pixels; of the whole: pictures a second, and how many times as fast as the robot."""
 PAUSE_SECONDS = 1.0
 """The last picture stays so long."""
 
@@ -147,12 +148,12 @@ def side_by_side(films: Sequence[Film], condition: str, at: int) -> UInt8[np.nda
 
 
 def write_gif(path: pathlib.Path, frames: UInt8[np.ndarray, "n y x 3"], fps: float, width: int) -> None:
-    """At about `GIF_FPS`, `width` pixels wide in all: small enough for a page."""
+    """At about `GIF_FPS`, `GIF_SPEED` times as fast, `width` pixels wide in all: small enough for a page."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    every = max(1, round(fps / GIF_FPS))
+    every = max(1, round(GIF_SPEED * fps / GIF_FPS))
     size = (width, round(frames.shape[1] * width / frames.shape[2]))
     pictures = [Image.fromarray(frame).resize(size).quantize(64) for frame in frames[::every]]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 * every / fps), loop=0, optimize=True)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 * every / fps / GIF_SPEED), loop=0, optimize=True)
 
 
 def _strip(text: str, width: int) -> UInt8[np.ndarray, "y x 3"]:
