@@ -1,8 +1,8 @@
 """python -m benchmarks.claims.film --suite=pusht --budget=2 --answers=equilibrium/2,diffusion/ddpm-100 --condition=pushed --output=DIR
 
 Films trained contestants beside each other, from the same initial states and under what goes wrong there: EPISODE.mp4 each, all of them in
-one film.gif to put into a page, four times as fast, and film.json with every episode's score. The first initial states are shown, whatever happens in them.
-The contestants are those of run folders below --runs, as python -m benchmarks.claims leaves them.
+one film.gif to put into a page, four times as fast, and film.json with every episode's score. The first initial states are shown, whatever
+happens in them. The contestants are those of run folders below --runs, as python -m benchmarks.claims leaves them.
 """
 
 import json

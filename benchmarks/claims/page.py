@@ -1,118 +1,19 @@
-"""What the finished cells say of each claim, as docs/claims.md shows it: comparisons by task and budget, and a verdict in words.
-
-The claims, and which answers are held against each other for them, are fixed here; the numbers come from the cells alone.
-"""
+"""What the finished cells say of each claim, as docs/claims.md shows it: comparisons by task and budget, and a verdict in words."""
 
 import collections
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from benchmarks.claims.claims import CLAIMS, HEADLINE, Claim, Place, holds
 from benchmarks.claims.finished import Finished, column, has_column, largest, places, trainings
 from benchmarks.claims.foresight import ENOUGH, STATISTICS, chances
 from benchmarks.claims.pairs import Paired, grand_mean, pair, pool
+from benchmarks.claims.plots import differences_plot
 from benchmarks.claims.published import published_table
 from benchmarks.claims.settings import Answer, Settings
 from benchmarks.claims.tables import checkpoint_table, label, missing_table, row
-
-
-class Claim(NamedTuple):
-    """Attributes:
-    title: what is claimed.
-    measured: how it was tried here.
-    comparisons: (subject, reference), as "contestant/sampler".
-    condition: what goes wrong while both are asked; "" for nothing.
-    """
-
-    title: str
-    measured: str
-    comparisons: tuple[tuple[str, str], ...]
-    condition: str = ""
-
-
-CLAIMS = (
-    Claim(
-        "Two steps do what diffusion needs a hundred for",
-        "The paper's objective and descent, the same objective with two plain steps, and the two energies that this project proposes, in "
-        "two steps each, against a hundred of DDPM; and against two of DDIM and of flow matching: the hundred alone would be a straw man.",
-        (
-            ("ebt-paper/2", "diffusion/ddpm-100"),
-            ("ebt-mse/2", "diffusion/ddpm-100"),
-            ("equilibrium/2", "diffusion/ddpm-100"),
-            ("equilibrium-energy-score/2", "diffusion/ddpm-100"),
-            ("ebt-energy-score/1", "diffusion/ddpm-100"),
-            ("ebt-mse/2", "diffusion/ddim-2"),
-            ("ebt-mse/2", "flow/2"),
-            ("equilibrium/2", "flow/2"),
-            ("equilibrium-energy-score/2", "flow/2"),
-            ("flow/2", "diffusion/ddpm-100"),
-        ),
-    ),
-    Claim(
-        "Energies succeed more often than diffusion policies",
-        "Each with the steps that suit it, against DDPM-100, ten steps of flow matching and plain regression.",
-        (
-            ("equilibrium/5", "diffusion/ddpm-100"),
-            ("equilibrium/5", "flow/10"),
-            ("equilibrium-energy-score/2", "flow/10"),
-            ("ebt-mse/2", "flow/10"),
-            ("ebt-mse/2", "regression/1"),
-            ("flow/10", "diffusion/ddpm-100"),
-        ),
-    ),
-    Claim(
-        "It is the energy that helps, and not the loss",
-        "Each objective with an energy against the same objective on a network that has none: equilibrium matching on a vector field, the "
-        "energy score on a generator of one pass.",
-        (
-            ("equilibrium/2", "equilibrium-field/2"),
-            ("equilibrium/5", "equilibrium-field/5"),
-            ("ebt-energy-score/1", "generator/1"),
-            ("equilibrium-energy-score/2", "generator/1"),
-        ),
-    ),
-    Claim(
-        "Steps that stop by themselves are worth more than a fixed number",
-        "Equilibrium's descent, at rest where its next step would be short, against fixed numbers of steps about its mean.",
-        (("equilibrium/adaptive", "equilibrium/5"), ("equilibrium/adaptive", "equilibrium/4")),
-    ),
-    Claim(
-        "Energies recover from pushes that nobody demonstrated",
-        "The object is pushed mid-episode, the same for all; the score counts from then on.",
-        (
-            ("ebt-mse/2", "diffusion/ddpm-100"),
-            ("equilibrium/2", "diffusion/ddpm-100"),
-            ("equilibrium-energy-score/2", "diffusion/ddpm-100"),
-            ("equilibrium/2", "flow/10"),
-            ("equilibrium-energy-score/2", "flow/10"),
-        ),
-        "pushed",
-    ),
-    Claim(
-        "... and from drops",
-        "The gripper is held open for a while mid-episode.",
-        (
-            ("ebt-mse/2", "diffusion/ddpm-100"),
-            ("equilibrium/2", "diffusion/ddpm-100"),
-            ("equilibrium-energy-score/2", "diffusion/ddpm-100"),
-            ("equilibrium/2", "flow/10"),
-        ),
-        "dropped",
-    ),
-    Claim(
-        "Energies bear noisy sensors better",
-        "Noise on everything that the policy sees, a tenth of its standard deviation.",
-        (
-            ("ebt-mse/2", "diffusion/ddpm-100"),
-            ("equilibrium/2", "diffusion/ddpm-100"),
-            ("equilibrium-energy-score/2", "diffusion/ddpm-100"),
-            ("equilibrium/2", "flow/10"),
-        ),
-        "noisy",
-    ),
-)
-
 
 PREFACE = """\
 # The paper's claims, tried
@@ -127,8 +28,9 @@ and price: [confirmation/{scale}.md](../benchmarks/results/claims/confirmation/{
 Small networks ({parameters} parameters), state observations, minutes of training on CPU cores: what holds here may not hold at a thousand
 times the size. PushT is scored by the best coverage / 0.95, Meta-World (ten demonstrations) by success. Columns are task and core-minutes
 of training (operations, equal for all). Differences are paired, intervals Student's over trainings (95 %), so that three trainings give
-wide ones. "As good" is non-inferiority: the lower bound lies above -{margin}. A place without all its trainings has no verdict. This page
-is written by `python -m benchmarks.claims.render --phase=confirmation --claims=docs/claims.md`.
+wide ones. "As good" is non-inferiority: the lower bound lies above -{margin}. A place without all its trainings has no verdict. A
+claim "holds" where some energy does what it says at every task and budget, "does not hold" where all fail at all; grey in the plots is
+undecided. This page is written by `python -m benchmarks.claims.render --phase=confirmation --claims=docs/claims.md`.
 """
 
 
@@ -140,7 +42,10 @@ def claims_page(settings: Settings, finished: Mapping[str, Finished]) -> str:
     sections += [HEADLINE_CAPTION, headline(settings, cells, scale)]
     if published := published_table(_shown_tasks(settings, cells, scale)):
         sections += [PUBLISHED, published]
-    sections += [claim_section(settings, cells, scale, claim) for claim in CLAIMS]
+    drawn = claim_plots(settings, cells, scale)
+    for number, claim in enumerate(CLAIMS):
+        name = _plot_name(number)
+        sections.append(claim_section(settings, cells, scale, claim, f"{IMAGES}/{name}" if name in drawn else ""))
     sections += [FORESIGHT, foresight_summary(settings, cells, scale)]
     for name, theirs in others:
         tasks = ", ".join(f"{suite} ({plan.difficulty})" for suite, plan in settings.scale(name).suites.items())
@@ -170,6 +75,8 @@ Each under a protocol of its own: larger networks, hours on a GPU where these ha
 is told, images where these see the state. Ours are of the last checkpoint of every training. No table of EBT-Policy itself was at hand."""
 
 HEADLINE_CAPTION = "Mean score over trainings (worst and best training); milliseconds on one core."
+IMAGES = "images"
+"""Folder of the plots, beside the page."""
 OF_OTHER_SCALES = 3
 """Claims that are asked at other scales, too: steps, success, and whether it is the energy."""
 
@@ -180,22 +87,52 @@ AUROC of failure (a score below {ENOUGH}) by what the descent says at the first 
 highest). 0.5 is a coin, below it the statistic is the wrong way round."""
 
 
-def claim_section(settings: Settings, finished: Finished, scale: str, claim: Claim) -> str:
-    """Title, how it was tried, a verdict a comparison, and every comparison by task and budget."""
-    where = [place for place in places(settings, finished, scale) if _asked(settings, scale, place[0], claim.condition)]
-    header = ("subject", "reference", *(f"{suite}, {budget}" for suite, budget in where), "all, largest budgets")
-    lines = [row(*header), row(*["---"] * len(header))]
-    said = []
-    for names in _compared(settings, scale, claim):
+def compared(settings: Settings, finished: Finished, scale: str, claim: Claim) -> dict[tuple[str, str], dict[Place, Paired]]:
+    """The claim's comparisons between contestants of the scale, at every place that is asked for it."""
+    known = settings.contestants_of(scale)
+    where = _where(settings, finished, scale, claim)
+    found = {}
+    for names in claim.comparisons:
         subject, reference = (Answer.parse(f"{name}, {claim.condition}" if claim.condition else name) for name in names)
-        found = {place: pair(settings, finished, scale, *place, subject, reference) for place in where}
+        if subject.contestant in known and reference.contestant in known:
+            found[names] = {place: pair(settings, finished, scale, *place, subject, reference) for place in where}
+    return found
+
+
+def claim_section(settings: Settings, finished: Finished, scale: str, claim: Claim, picture: str = "") -> str:
+    """Title, whether it holds, how it was tried, a verdict a comparison, and every comparison by task and budget.
+
+    Args:
+      picture: the path of the claim's plot; "" for none.
+    """
+    where = _where(settings, finished, scale, claim)
+    header = ("subject", "reference", *(f"{suite}, {budget}" for suite, budget in where), "all, largest budgets")
+    lines, said = [row(*header), row(*["---"] * len(header))], {}
+    pairs = compared(settings, finished, scale, claim)
+    for names, found in pairs.items():
         shown = [_shown(one, settings.margin) for one in found.values()]
         interval, over_all = pool({place[0]: found[place] for place in largest(where)}, settings.margin)
-        pooled = f"{interval} {over_all}" if interval else ""
-        lines.append(row(*names, *shown, pooled))
-        verdicts = {place: one.said(settings.margin) for place, one in found.items() if one.whole}
-        said.append(f"- `{names[0]}` against `{names[1]}`: {in_words(verdicts)}")
-    return "\n\n".join([f"## {claim.title}", claim.measured, "\n".join(said), "\n".join(lines)])
+        lines.append(row(*names, *shown, f"{interval} {over_all}" if interval else ""))
+        said[names] = {place: one.said(settings.margin) for place, one in found.items() if one.whole}
+    whole = all(one.whole for found in pairs.values() for one in found.values())
+    verdicts = "\n".join(f"- `{names[0]}` against `{names[1]}`: {in_words(at)}" for names, at in said.items())
+    pictures = [f"![differences in score, by task]({picture})"] if picture else []
+    shown = [*pictures, *([claim.picture] if claim.picture and picture else [])]
+    return "\n\n".join([f"## {claim.title}", *holds(settings, claim, said, whole), claim.measured, *shown, verdicts, "\n".join(lines)])
+
+
+def claim_plots(settings: Settings, finished: Finished, scale: str) -> dict[str, Figure]:
+    """Name -> plot of every claim of which something is decided."""
+    found = {}
+    for number, claim in enumerate(CLAIMS):
+        pairs = compared(settings, finished, scale, claim)
+        where = [place for place in _where(settings, finished, scale, claim) if any(at[place].whole for at in pairs.values())]
+        if where:
+            differences = {
+                names: {place: (at[place].interval, at[place].said(settings.margin)) for place in where} for names, at in pairs.items()
+            }
+            found[_plot_name(number)] = differences_plot(where, differences, settings.margin)
+    return found
 
 
 def in_words(verdicts: dict[tuple[str, int], str]) -> str:
@@ -228,26 +165,6 @@ def headline(settings: Settings, finished: Finished, scale: str) -> str:
     return "\n".join(lines)
 
 
-HEADLINE = (
-    "ebt-paper/2",
-    "ebt-mse/2",
-    "equilibrium/2",
-    "equilibrium/5",
-    "ebt-energy-score/1",
-    "equilibrium-energy-score/2",
-    "contrastive/50",
-    "diffusion/ddpm-100",
-    "diffusion/ddim-2",
-    "flow/10",
-    "flow/2",
-    "regression/1",
-    "equilibrium-field/2",
-    "equilibrium-field/5",
-    "generator/1",
-)
-"""Every contestant, as it is mostly asked, and few steps of the baselines; the last three are energies without their energy."""
-
-
 def foresight_summary(settings: Settings, finished: Finished, scale: str) -> str:
     """AUROC of failure by what the descent says at the first decision: mean over trainings, by task and budget."""
     where = [place for place in places(settings, finished, scale) if any((c.suite, c.budget) == place for c in finished.cells)]
@@ -266,14 +183,14 @@ def foresight_summary(settings: Settings, finished: Finished, scale: str) -> str
     return "\n".join(lines)
 
 
-def _compared(settings: Settings, scale: str, claim: Claim) -> list[tuple[str, str]]:
-    """The claim's comparisons between contestants of the scale."""
-    known = settings.contestants_of(scale)
-    return [names for names in claim.comparisons if all(Answer.parse(name).contestant in known for name in names)]
+def _where(settings: Settings, finished: Finished, scale: str, claim: Claim) -> list[Place]:
+    """Where the claim is asked: everywhere, or where its condition is met."""
+    suites = settings.scale(scale).suites
+    return [place for place in places(settings, finished, scale) if not claim.condition or claim.condition in suites[place[0]].conditions]
 
 
-def _asked(settings: Settings, scale: str, suite: str, condition: str) -> bool:
-    return not condition or condition in settings.scale(scale).suites[suite].conditions
+def _plot_name(number: int) -> str:
+    return f"claims_{number + 1}.png"
 
 
 def _parameters(finished: Finished) -> str:

@@ -1,4 +1,4 @@
-"""Score against training compute and against steps: a dot for every training, a line through their means."""
+"""Score against training compute and against steps, a dot for every training and a line through their means; differences with intervals."""
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.claims.finished import Finished, column, trainings
 from benchmarks.claims.settings import Settings
+from benchmarks.claims.statistics import Interval
 from benchmarks.claims.tables import label
-from ebt_jax.report.style import PAPER, STYLE, canvas
+from ebt_jax.report.style import BLUE, GREEN, GRID, MUTED, ORANGE, PAPER, STYLE, canvas
 
 PRICES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "operations of training": lambda tree: tree["flops"],
@@ -61,6 +62,37 @@ def steps_plot(settings: Settings, finished: Finished, suites: Sequence[str], co
     for ax in axes[len(shown) :]:
         ax.set_visible(False)
     return figure
+
+
+def differences_plot(
+    where: Sequence[tuple[str, int]], found: Mapping[tuple[str, str], Mapping[tuple[str, int], tuple[Interval | None, str]]], margin: float
+) -> Figure:
+    """A panel a place (suite, core-minutes): the difference of each comparison (subject, reference) with its interval and verdict.
+
+    What is undecided is grey; the band is what counts as good.
+    """
+    rows = -(-len(where) // 3)
+    figure, axes = canvas(rows, min(3, len(where)), rows * (1.1 + 0.24 * len(found)))
+    for number, (place, ax) in enumerate(zip(where, axes, strict=False)):
+        ax.axvspan(-margin, 0, color=GRID, zorder=0)
+        ax.axvline(0, color=MUTED, linewidth=0.7)
+        for height, at in enumerate(reversed(list(found.values()))):
+            interval, said = at[place]
+            if interval is None or said.startswith("none"):
+                continue
+            colour = VERDICTS.get(said, MUTED)
+            ax.plot([interval.low, interval.high], [height, height], color=colour)
+            ax.plot([interval.mean], [height], "o", color=colour, markersize=4)
+        ax.set_yticks(range(len(found)), [f"{one} - {other}" if number % 3 == 0 else "" for one, other in reversed(found)], fontsize=6.5)
+        ax.set_ylim(-0.7, len(found) - 0.3)
+        ax.set_title(f"{place[0]}, {place[1]} core-minutes")
+        ax.set_xlabel("difference in score")
+    for ax in axes[len(where) :]:
+        ax.set_visible(False)
+    return figure
+
+
+VERDICTS = {"better": GREEN, "as good": BLUE, "worse": ORANGE, "worse by less than the margin": ORANGE}
 
 
 def palette(settings: Settings) -> dict[str, str]:

@@ -14,7 +14,7 @@ from absl import flags
 from benchmarks.claims.cells import Cell
 from benchmarks.claims.finished import Finished, sort_out
 from benchmarks.claims.foresight import ENOUGH, foresight_table
-from benchmarks.claims.page import claims_page, readme_section
+from benchmarks.claims.page import IMAGES, claim_plots, claims_page, readme_section
 from benchmarks.claims.plots import compute_plot, palette, save, steps_plot
 from benchmarks.claims.provenance import processors
 from benchmarks.claims.settings import FILE, PHASES, Settings, read_settings
@@ -63,8 +63,13 @@ def main() -> None:
         return
     finished = finished_scales(settings, _PHASE.value, _SCALE.value, read_results(results, _PHASE.value))
     if _CLAIMS.value:
-        pathlib.Path(_CLAIMS.value).write_text(claims_page(settings, finished))
-        print(_CLAIMS.value)
+        page = pathlib.Path(_CLAIMS.value)
+        page.write_text(claims_page(settings, finished))
+        (page.parent / IMAGES).mkdir(exist_ok=True)
+        with matplotlib.rc_context(STYLE):
+            for name, figure in claim_plots(settings, finished[_SCALE.value], _SCALE.value).items():
+                save(figure, page.parent / IMAGES / name)
+        print(page)
     if _README.value:
         readme = pathlib.Path(_README.value)
         section = readme_section(settings, finished[_SCALE.value], _SCALE.value)

@@ -4,9 +4,10 @@ import pytest
 from made_up import made_up_cell, write_cells, write_settings
 
 from benchmarks.claims.cells import Wanted, enumerate_cells, result_path
+from benchmarks.claims.claims import CLAIMS, DIFFUSION, HEADLINE, holds
 from benchmarks.claims.finished import sort_out
 from benchmarks.claims.frozen import ROOT
-from benchmarks.claims.page import CLAIMS, HEADLINE, claim_section, claims_page, foresight_summary, headline, in_words, readme_section
+from benchmarks.claims.page import claim_plots, claim_section, claims_page, foresight_summary, headline, in_words, readme_section
 from benchmarks.claims.published import published_table, read_published
 from benchmarks.claims.render import between_marks, finished_scales
 from benchmarks.claims.settings import Answer, read_settings
@@ -111,6 +112,53 @@ def test_energies_that_told_are_shown(shown, tmp_path):
     page = claims_page(settings, {"small": finished})
     assert page.count("\n## ") == len(CLAIMS) + 2
     assert "Missing:" in page
+
+
+AT = {"pusht": ("pusht", 2), "hammer": ("hammer", 4)}
+
+
+@pytest.mark.parametrize(
+    ("pusht", "hammer", "words"),
+    [
+        ({"equilibrium/2": "as good"}, {"equilibrium/2": "better"}, "**holds**: hammer, 4 (`equilibrium/2`); pusht, 2 (`equilibrium/2`)."),
+        ({"equilibrium/2": "worse"}, {"equilibrium/2": "better"}, "**holds on some of these tasks**: hammer, 4 (`equilibrium/2`)."),
+        ({"equilibrium/2": "worse", "ebt-energy-score/1": "better"}, {}, "**holds**: pusht, 2 (`ebt-energy-score/1`)."),
+        ({"equilibrium/2": "worse"}, {"equilibrium/2": "worse by less than the margin"}, "**does not hold**."),
+        ({"equilibrium/2": "worse"}, {"equilibrium/2": "undecided"}, "**not shown**."),
+        ({"equilibrium/2": "worse"}, {"equilibrium/2": "none: ceiling"}, "**does not hold**."),
+        ({}, {"equilibrium/2": "none: floor"}, "**not judged yet**."),
+    ],
+)
+def test_whether_a_claim_holds_in_words(pusht, hammer, words):
+    said = {}
+    for place, verdicts in (("pusht", pusht), ("hammer", hammer)):
+        for subject, verdict in verdicts.items():
+            said.setdefault((subject, DIFFUSION), {})[AT[place]] = verdict
+            said.setdefault((subject, "flow/2"), {})[AT[place]] = "better"  # against others than the claim speaks of
+    said["flow/2", DIFFUSION] = {AT["pusht"]: "better"}  # and of one without an energy
+    assert holds(read_settings(), STEPS, said, whole=True) == [f"With other energies: {words}"]
+
+
+def test_the_paper_s_objective_is_told_apart_and_what_is_to_come():
+    said = {("ebt-mse/2", DIFFUSION): {AT["pusht"]: "worse"}, ("equilibrium/2", DIFFUSION): {AT["pusht"]: "as good"}}
+    assert holds(read_settings(), STEPS, said, whole=False) == [
+        "With the paper's objective: **does not hold so far**.",
+        "With other energies: **holds so far**: pusht, 2 (`equilibrium/2`).",
+    ]
+    better = STEPS._replace(enough=("better",))
+    assert holds(read_settings(), better, said, whole=True)[1] == "With other energies: **not shown**."
+
+
+def test_what_is_decided_is_drawn_and_shown(shown, tmp_path):
+    settings, finish = shown
+    finished = finish({"equilibrium": 0.8, "diffusion": 0.5, "flow": 0.9})
+    drawn = claim_plots(settings, finished, "small")
+    page = claims_page(settings, {"small": finished})
+    assert set(drawn) == {name for name in (f"claims_{number + 1}.png" for number in range(len(CLAIMS))) if f"(images/{name})" in page}
+    assert "claims_1.png" in drawn
+    assert "claims_3.png" not in drawn  # no twin was run
+    labels = [label.get_text() for label in drawn["claims_1.png"].axes[0].get_yticklabels()]
+    assert "equilibrium/2 - diffusion/ddpm-100" in labels
 
 
 def test_other_scales_come_after(shown, tmp_path):
