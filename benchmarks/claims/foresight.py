@@ -3,19 +3,24 @@
 A failure runs longer than a success, so whatever is taken over a whole episode knows its length: the first decision is the fair one.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import collections
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from benchmarks.claims.cells import Cell
+from benchmarks.claims.claims import Place
 from benchmarks.claims.finished import Finished, column, has_column, trainings
 from benchmarks.claims.settings import Settings
+from benchmarks.claims.statistics import Interval, pooled_interval
 from benchmarks.claims.tables import row
 from ebt_jax.evaluation.doubt import auroc, risk_coverage
 
 STATISTICS = ("energy", "gradient_norm", "energy_drop")
+COIN = 0.5
+"""AUROC of a statistic that says nothing."""
 ENOUGH = 0.9
 """An episode with a lower score counts as failed: on PushT 85 % of coverage, elsewhere no success."""
 
@@ -38,28 +43,64 @@ def foresight_table(settings: Settings, finished: Finished, suite: str, budget: 
         row(*["---"] * 7),
     ]
     rows = []
+    for name, first, statistic, trees in _told_by(settings, finished, suite, budget):
+        key = f"{statistic}_first"
+        told = [_numbers(tree, first, key) for _, tree in trees]
+        mixed = _mixed(settings, trees, first, statistic)
+        risks = [float(np.mean(which)) for _, which in mixed]
+        surer = [_surer_half(values, which) for values, which in mixed]
+        noisy = f"{first}, noisy"
+        shifts = [
+            auroc(np.concatenate([values, _numbers(tree, noisy, key)]), np.repeat([False, True], len(values)))
+            for values, (_, tree) in zip(told, trees, strict=True)
+            if has_column(tree, noisy, key)
+        ]
+        failure = _told(chances(settings, trees, first, statistic))
+        rows.append(row(f"{name}, {statistic}", *failure, _mean(risks), _mean(surer), *_told(shifts)))
+    return "\n".join([*lines, *rows]) if rows else ""
+
+
+class Foretold(NamedTuple):
+    """AUROC of failure by one statistic at one place: of every training that has failures and successes, and how many were planned."""
+
+    chances: list[float]
+    planned: int
+
+    @property
+    def interval(self) -> Interval | None:
+        """Student's, over trainings; None where there are not two."""
+        return pooled_interval([[np.array([one]) for one in self.chances]]) if len(self.chances) > 1 else None
+
+    @property
+    def said(self) -> str:
+        """ "better" than a coin, "worse", or neither; "none" where trainings are missing."""
+        if self.interval is None or len(self.chances) < self.planned:
+            return "none"
+        return "better" if self.interval.low > COIN else "worse" if self.interval.high < COIN else "undecided"
+
+
+def foretold(settings: Settings, finished: Finished, where: Iterable[Place]) -> dict[tuple[str, str], dict[Place, Foretold]]:
+    """(contestant, statistic) -> place -> what it foretells; only what is there."""
+    found: dict[tuple[str, str], dict[Place, Foretold]] = collections.defaultdict(dict)
+    for place in where:
+        planned = len({cell.seed for cell in [*finished.cells, *finished.missing] if (cell.suite, cell.budget) == place})
+        for name, first, statistic, trees in _told_by(settings, finished, *place):
+            if values := chances(settings, trees, first, statistic):
+                found[name, statistic][place] = Foretold(values, planned)
+    return dict(found)
+
+
+def _told_by(
+    settings: Settings, finished: Finished, suite: str, budget: int
+) -> Iterator[tuple[str, str, str, list[tuple[Cell, dict[str, Any]]]]]:
+    """Contestant, its first sampler, statistic, and the finished trainings that have it."""
     for name, contestant in settings.contestants.items():
         first = contestant.first
         mine = trainings(finished, suite, budget, name, {first: contestant.samplers[first]})
         for statistic in STATISTICS:
-            key = f"{statistic}_first"
-            trees = [(cell, tree) for cell, tree in mine if has_column(tree, first, key)]
-            if not trees:
-                continue
-            told = [_numbers(tree, first, key) for _, tree in trees]
-            mixed = _mixed(settings, trees, first, statistic)
-            risks = [float(np.mean(which)) for _, which in mixed]
-            surer = [_surer_half(values, which) for values, which in mixed]
-            noisy = f"{first}, noisy"
-            shifts = [
-                auroc(np.concatenate([values, _numbers(tree, noisy, key)]), np.repeat([False, True], len(values)))
-                for values, (_, tree) in zip(told, trees, strict=True)
-                if has_column(tree, noisy, key)
-            ]
-            rows.append(
-                row(f"{name}, {statistic}", *_told(chances(settings, trees, first, statistic)), _mean(risks), _mean(surer), *_told(shifts))
-            )
-    return "\n".join([*lines, *rows]) if rows else ""
+            trees = [(cell, tree) for cell, tree in mine if has_column(tree, first, f"{statistic}_first")]
+            if trees:
+                yield name, first, statistic, trees
 
 
 def chances(settings: Settings, trees: Sequence[tuple[Cell, Mapping[str, Any]]], sampler: str, statistic: str) -> list[float]:

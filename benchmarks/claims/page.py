@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.claims.claims import CLAIMS, HEADLINE, Claim, Place, holds
-from benchmarks.claims.finished import Finished, column, has_column, largest, places, trainings
-from benchmarks.claims.foresight import ENOUGH, STATISTICS, chances
+from benchmarks.claims.finished import Finished, column, largest, places, trainings
+from benchmarks.claims.foresight import COIN, ENOUGH, foretold
 from benchmarks.claims.pairs import Paired, grand_mean, pair, pool
-from benchmarks.claims.plots import differences_plot
+from benchmarks.claims.plots import intervals_plot
 from benchmarks.claims.published import published_table
 from benchmarks.claims.settings import Answer, Settings
 from benchmarks.claims.tables import checkpoint_table, label, missing_table, row
@@ -46,7 +46,7 @@ def claims_page(settings: Settings, finished: Mapping[str, Finished]) -> str:
     for number, claim in enumerate(CLAIMS):
         name = _plot_name(number)
         sections.append(claim_section(settings, cells, scale, claim, f"{IMAGES}/{name}" if name in drawn else ""))
-    sections += [FORESIGHT, foresight_summary(settings, cells, scale)]
+    sections.append(foresight_section(settings, cells, scale, f"{IMAGES}/{FORESIGHT_PLOT}" if FORESIGHT_PLOT in drawn else ""))
     for name, theirs in others:
         tasks = ", ".join(f"{suite} ({plan.difficulty})" for suite, plan in settings.scale(name).suites.items())
         sections += [f"# {name.capitalize()}: {tasks}", missing_table(theirs), HEADLINE_CAPTION, headline(settings, theirs, name)]
@@ -75,6 +75,7 @@ Each under a protocol of its own: larger networks, hours on a GPU where these ha
 is told, images where these see the state. Ours are of the last checkpoint of every training. No table of EBT-Policy itself was at hand."""
 
 HEADLINE_CAPTION = "Mean score over trainings (worst and best training); milliseconds on one core."
+FORESIGHT_PLOT = "claims_foresight.png"
 IMAGES = "images"
 """Folder of the plots, beside the page."""
 OF_OTHER_SCALES = 3
@@ -84,7 +85,7 @@ FORESIGHT = f"""\
 ## The energy knows when it will fail
 
 AUROC of failure (a score below {ENOUGH}) by what the descent says at the first decision of an episode; mean over trainings (lowest and
-highest). 0.5 is a coin, below it the statistic is the wrong way round."""
+highest). 0.5 is a coin, below it the statistic is the wrong way round; what lies above with its whole interval foretells."""
 
 
 def compared(settings: Settings, finished: Finished, scale: str, claim: Claim) -> dict[tuple[str, str], dict[Place, Paired]]:
@@ -129,9 +130,18 @@ def claim_plots(settings: Settings, finished: Finished, scale: str) -> dict[str,
         where = [place for place in _where(settings, finished, scale, claim) if any(at[place].whole for at in pairs.values())]
         if where:
             differences = {
-                names: {place: (at[place].interval, at[place].said(settings.margin)) for place in where} for names, at in pairs.items()
+                " - ".join(names): {place: (at[place].interval, at[place].said(settings.margin)) for place in where}
+                for names, at in pairs.items()
             }
-            found[_plot_name(number)] = differences_plot(where, differences, settings.margin)
+            found[_plot_name(number)] = intervals_plot(where, differences, "difference in score", 0.0, settings.margin)
+    told = foretold(settings, finished, places(settings, finished, scale))
+    where = [place for place in places(settings, finished, scale) if any(place in at and at[place].said != "none" for at in told.values())]
+    if where:
+        rows = {
+            f"{name}, {statistic}": {place: (at[place].interval, at[place].said) for place in where if place in at}
+            for (name, statistic), at in told.items()
+        }
+        found[FORESIGHT_PLOT] = intervals_plot(where, rows, "AUROC of failure", COIN)
     return found
 
 
@@ -165,22 +175,25 @@ def headline(settings: Settings, finished: Finished, scale: str) -> str:
     return "\n".join(lines)
 
 
-def foresight_summary(settings: Settings, finished: Finished, scale: str) -> str:
-    """AUROC of failure by what the descent says at the first decision: mean over trainings, by task and budget."""
-    where = [place for place in places(settings, finished, scale) if any((c.suite, c.budget) == place for c in finished.cells)]
-    header = ("contestant, statistic", *(f"{suite}, {budget}" for suite, budget in where))
+def foresight_section(settings: Settings, finished: Finished, scale: str, picture: str = "") -> str:
+    """Whether any statistic of any energy foretells failure, and AUROC of each by task and budget: mean over trainings, lowest, highest."""
+    where = places(settings, finished, scale)
+    found = foretold(settings, finished, where)
+    shown = [place for place in where if any(place in at for at in found.values())]
+    judged = {(who, place): one for who, at in found.items() for place, one in at.items() if one.said != "none"}
+    above = [
+        f"{name}, {statistic} ({suite}, {budget})" for ((name, statistic), (suite, budget)), one in judged.items() if one.said == "better"
+    ]
+    words = "not judged yet" if not judged else f"above a coin: {', '.join(above)}" if above else "none does"
+    count = f", of {len(judged)} that were looked at, of which chance lets one in forty through" if judged else ""
+    header = ("contestant, statistic", *(f"{suite}, {budget}" for suite, budget in shown))
     lines = [row(*header), row(*["---"] * len(header))]
-    for name, contestant in settings.contestants.items():
-        for statistic in STATISTICS:
-            cells = []
-            for suite, budget in where:
-                mine = trainings(finished, suite, budget, name, {contestant.first: contestant.samplers[contestant.first]})
-                told = [(cell, tree) for cell, tree in mine if has_column(tree, contestant.first, f"{statistic}_first")]
-                values = chances(settings, told, contestant.first, statistic)
-                cells.append(f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "")
-            if any(cells):
-                lines.append(row(f"{name}, {statistic}", *cells))
-    return "\n".join(lines)
+    for (name, statistic), at in found.items():
+        chances = [at[place].chances if place in at else [] for place in shown]
+        cells = (f"{np.mean(one):.2f} ({min(one):.2f} to {max(one):.2f})" if one else "" for one in chances)
+        lines.append(row(f"{name}, {statistic}", *cells))
+    pictures = [f"![AUROC of failure, by task]({picture})"] if picture else []
+    return "\n\n".join([f"{FORESIGHT}\n\nStatistics that foretell failure: **{words}**{count}.", *pictures, "\n".join(lines)])
 
 
 def _where(settings: Settings, finished: Finished, scale: str, claim: Claim) -> list[Place]:

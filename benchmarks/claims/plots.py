@@ -64,29 +64,34 @@ def steps_plot(settings: Settings, finished: Finished, suites: Sequence[str], co
     return figure
 
 
-def differences_plot(
-    where: Sequence[tuple[str, int]], found: Mapping[tuple[str, str], Mapping[tuple[str, int], tuple[Interval | None, str]]], margin: float
+def intervals_plot(
+    where: Sequence[tuple[str, int]],
+    found: Mapping[str, Mapping[tuple[str, int], tuple[Interval | None, str]]],
+    along: str,
+    nothing: float,
+    margin: float = 0.0,
 ) -> Figure:
-    """A panel a place (suite, core-minutes): the difference of each comparison (subject, reference) with its interval and verdict.
+    """A panel a place (suite, core-minutes), a row a name: each interval in the colour of its verdict, grey where it is undecided.
 
-    What is undecided is grey; the band is what counts as good.
+    Args:
+      nothing: the value that says nothing, a line; the band of `margin` below it counts as good, too.
     """
     rows = -(-len(where) // 3)
     figure, axes = canvas(rows, min(3, len(where)), rows * (1.1 + 0.24 * len(found)))
     for number, (place, ax) in enumerate(zip(where, axes, strict=False)):
-        ax.axvspan(-margin, 0, color=GRID, zorder=0)
-        ax.axvline(0, color=MUTED, linewidth=0.7)
+        ax.axvspan(nothing - margin, nothing, color=GRID, zorder=0)
+        ax.axvline(nothing, color=MUTED, linewidth=0.7)
         for height, at in enumerate(reversed(list(found.values()))):
-            interval, said = at[place]
+            interval, said = at.get(place, (None, ""))
             if interval is None or said.startswith("none"):
                 continue
             colour = VERDICTS.get(said, MUTED)
             ax.plot([interval.low, interval.high], [height, height], color=colour)
             ax.plot([interval.mean], [height], "o", color=colour, markersize=4)
-        ax.set_yticks(range(len(found)), [f"{one} - {other}" if number % 3 == 0 else "" for one, other in reversed(found)], fontsize=6.5)
+        ax.set_yticks(range(len(found)), [name if number % 3 == 0 else "" for name in reversed(found)], fontsize=6.5)
         ax.set_ylim(-0.7, len(found) - 0.3)
         ax.set_title(f"{place[0]}, {place[1]} core-minutes")
-        ax.set_xlabel("difference in score")
+        ax.set_xlabel(along)
     for ax in axes[len(where) :]:
         ax.set_visible(False)
     return figure

@@ -7,7 +7,7 @@ from benchmarks.claims.cells import Wanted, enumerate_cells, result_path
 from benchmarks.claims.claims import CLAIMS, DIFFUSION, HEADLINE, holds
 from benchmarks.claims.finished import sort_out
 from benchmarks.claims.frozen import ROOT
-from benchmarks.claims.page import claim_plots, claim_section, claims_page, foresight_summary, headline, in_words, readme_section
+from benchmarks.claims.page import claim_plots, claim_section, claims_page, foresight_section, headline, in_words, readme_section
 from benchmarks.claims.published import published_table, read_published
 from benchmarks.claims.render import between_marks, finished_scales
 from benchmarks.claims.settings import Answer, read_settings
@@ -107,8 +107,14 @@ def test_energies_that_told_are_shown(shown, tmp_path):
         told |= {"score": [0.2] * 5 + [1.0] * 15, "energy_first": [*range(20, 0, -1)]}
         write_json(result_path(tmp_path, cell, tree["trial"]), tree)
     finished = sort_out(settings, "confirmation", "small", read_results(tmp_path, "confirmation"))
-    lines = foresight_summary(settings, finished, "small").splitlines()
-    assert lines[2:] == ["| ebt-mse, energy | 1.00 (1.00 to 1.00) |  |"]
+    section = foresight_section(settings, finished, "small")
+    assert section.splitlines()[-3:] == [
+        "| contestant, statistic | pusht, 2 |",
+        "| --- | --- |",
+        "| ebt-mse, energy | 1.00 (1.00 to 1.00) |",
+    ]
+    assert "foretell failure: **above a coin: ebt-mse, energy (pusht, 2)**, of 1 that were looked at" in section
+    assert "claims_foresight.png" in claim_plots(settings, finished, "small")
     page = claims_page(settings, {"small": finished})
     assert page.count("\n## ") == len(CLAIMS) + 2
     assert "Missing:" in page
