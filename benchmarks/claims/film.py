@@ -42,7 +42,7 @@ _SETTINGS = flags.DEFINE_string("settings", str(FILE), "The settings they were r
 
 STRIP = 22
 """Pixels of the line of text above and below each picture."""
-GIF_WIDTH, GIF_FPS, GIF_SPEED = 200, 10.0, 4.0
+GIF_WIDTH, GIF_FPS, GIF_SPEED = 150, 10.0, 4.0
 """Of a picture, pixels; of the whole: pictures a second, and how many times as fast as the robot."""
 PAUSE_SECONDS = 1.0
 """The last picture stays so long."""
@@ -152,7 +152,7 @@ def write_gif(path: pathlib.Path, frames: UInt8[np.ndarray, "n y x 3"], fps: flo
     path.parent.mkdir(parents=True, exist_ok=True)
     every = max(1, round(GIF_SPEED * fps / GIF_FPS))
     size = (width, round(frames.shape[1] * width / frames.shape[2]))
-    pictures = [Image.fromarray(frame).resize(size).quantize(64) for frame in frames[::every]]
+    pictures = [Image.fromarray(frame).resize(size).quantize(32) for frame in frames[::every]]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 * every / fps / GIF_SPEED), loop=0, optimize=True)
 
 

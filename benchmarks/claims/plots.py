@@ -88,7 +88,7 @@ def intervals_plot(
             colour = VERDICTS.get(said, MUTED)
             ax.plot([interval.low, interval.high], [height, height], color=colour)
             ax.plot([interval.mean], [height], "o", color=colour, markersize=4)
-        ax.set_yticks(range(len(found)), [name if number % 3 == 0 else "" for name in reversed(found)], fontsize=6.5)
+        ax.set_yticks(range(len(found)), [name if number % 3 == 0 else "" for name in reversed(list(found))], fontsize=6.5)
         ax.set_ylim(-0.7, len(found) - 0.3)
         ax.set_title(f"{place[0]}, {place[1]} core-minutes")
         ax.set_xlabel(along)

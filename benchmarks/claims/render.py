@@ -5,7 +5,7 @@ where seeds are. Nothing is computed but means and intervals: the same cells giv
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -77,7 +77,7 @@ def main() -> None:
         print(_README.value)
 
 
-def finished_scales(settings: Settings, phase: str, scale: str, results: Sequence[tuple[Cell, Mapping[str, Any]]]) -> dict[str, Finished]:
+def finished_scales(settings: Settings, phase: str, scale: str, results: Sequence[tuple[Cell, dict[str, Any]]]) -> dict[str, Finished]:
     """Scale -> its cells: `scale` first, then the others that have any."""
     scales = [scale, *sorted({cell.scale for cell, _ in results} - {scale})]
     return {name: sort_out(settings, phase, name, results) for name in scales}
