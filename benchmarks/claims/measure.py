@@ -4,7 +4,9 @@ What is done so far lies in a folder of its own: `checkpoints/` of the training,
 done; `rollouts/SAMPLER.json` of each sampler once that is.
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -29,6 +31,8 @@ from benchmarks.claims.store import first_result, locked, write_json
 from ebt_jax.checkpoint import finished_steps
 from ebt_jax.data.mixture import open_mixture
 from ebt_jax.evaluation.results import hardware, versions
+from ebt_jax.evaluation.rollouts import open_environments
+from ebt_jax.evaluation.vector import Environments
 from ebt_jax.loading import load
 from ebt_jax.policy import Policy
 from ebt_jax.training import settings as training
@@ -150,20 +154,12 @@ def _measured(
     }
     if policy is not None:
         missing = {name: sampler for name, sampler in what.samplers.items() if not is_asked(tree["samplers"].get(name), sampler)}
-        for name, sampler in missing.items():
-            answered = workdir / "rollouts" / f"{name}.json"
-            if not answered.exists() or not is_asked(json.loads(answered.read_text()), sampler):
-
-                def ask(policy: Policy, sampler: Sampler = sampler) -> dict[str, Any]:
-                    mine = changed_policy(policy, what, sampler, str(folders.data))
-                    return evaluate(mine, suite, sampler, what.episodes, evaluation_seed(settings, cell))
-
-                answers = ask(policy)
-                if suite.checkpoints > 1:
-                    answers["checkpoints"] = by_checkpoint(workdir, ask)
-                write_json(answered, {**answers, "evaluated_at": COMMIT, **here()})
-            tree["samplers"][name] = found = json.loads(answered.read_text())
-            logging.info("%s, %s: mean score %.3f of %d episodes", cell, name, np.mean(found["episodes"]["score"]), what.episodes)
+        with contextlib.ExitStack() as stack:
+            environments = functools.cache(lambda: stack.enter_context(open_environments(policy, suite.simulator)))  # where one is asked
+            for name, sampler in missing.items():
+                ask = functools.partial(_ask, folders, settings, cell, what, sampler, environments)
+                tree["samplers"][name] = found = _answers(workdir, name, sampler, policy, suite, ask)
+                logging.info("%s, %s: mean score %.3f of %d episodes", cell, name, np.mean(found["episodes"]["score"]), what.episodes)
         steps = {name: sampler.num_steps for name, sampler in parts(settings, cell)[1].samplers.items() if not sampler.stopping}
         timed, operations = latency(policy, steps), chunk_flops(policy, steps)
         for name in steps:
@@ -172,6 +168,33 @@ def _measured(
     timed_on = {"xla_flags": os.environ.get("XLA_FLAGS", ""), "load": os.getloadavg()[2]}
     tree |= {"hardware": hardware() | timed_on, "versions": versions()}
     return {**tree, "seconds": _spent(workdir, time.perf_counter() - begun)}
+
+
+def _ask(
+    folders: Folders,
+    settings: Settings,
+    cell: Cell,
+    what: Recipe,
+    sampler: Sampler,
+    environments: Callable[[], Environments],
+    policy: Policy,
+) -> dict[str, Any]:
+    """A sampler's episodes."""
+    suite, seed = parts(settings, cell)[0], evaluation_seed(settings, cell)
+    return evaluate(changed_policy(policy, what, sampler, str(folders.data)), suite, sampler, what.episodes, seed, environments)
+
+
+def _answers(
+    workdir: pathlib.Path, name: str, sampler: Sampler, policy: Policy, suite: Suite, ask: Callable[[Policy], dict[str, Any]]
+) -> dict[str, Any]:
+    """A sampler's rollouts, from their file in the run folder where that is there, of the checkpoints, too, where the suite wants them."""
+    path = workdir / "rollouts" / f"{name}.json"
+    if not path.exists() or not is_asked(json.loads(path.read_text()), sampler):
+        answers = ask(policy)
+        if suite.checkpoints > 1:
+            answers["checkpoints"] = by_checkpoint(workdir, ask)
+        write_json(path, {**answers, "evaluated_at": COMMIT, **here()})
+    return json.loads(path.read_text())
 
 
 def _freeze(folders: Folders, settings: Settings, cell: Cell, what: Recipe) -> str:

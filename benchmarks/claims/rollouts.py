@@ -5,7 +5,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from benchmarks.claims.settings import Sampler, Suite
 from ebt_jax.evaluation.rollouts import EpisodeResult, rollout
+from ebt_jax.evaluation.vector import Environments
 from ebt_jax.policy import NotFiniteError, Policy, PolicyOutput
 from ebt_jax.simulators.simulator import evaluation_state
 from ebt_jax.types import Keys, Observation
@@ -21,7 +22,9 @@ DIGITS = 6
 """Kept of every number."""
 
 
-def evaluate(policy: Policy, suite: Suite, sampler: Sampler, episodes: int, seed: int) -> dict[str, Any]:
+def evaluate(
+    policy: Policy, suite: Suite, sampler: Sampler, episodes: int, seed: int, environments: Callable[[], Environments] | None = None
+) -> dict[str, Any]:
     """`episodes` episodes of each task by a policy whose method has the sampler's changes, one task after the other.
 
     Returns {"num_steps", "change", "disturbance", "stopping", "episodes": column -> one number an episode, "seconds", "cores"}. Columns:
@@ -31,6 +34,9 @@ def evaluate(policy: Policy, suite: Suite, sampler: Sampler, episodes: int, seed
 
     A sampler with an answer that is not finite scores 0 in every episode, with nothing but states, scores and success among the columns,
     and "not_finite" says what it was.
+
+    Args:
+      environments: gives those of `open_environments`, which stay open; new ones for this call alone where None.
     """
     begun = time.perf_counter()
     measure = functools.partial(note, sampler)
@@ -45,6 +51,7 @@ def evaluate(policy: Policy, suite: Suite, sampler: Sampler, episodes: int, seed
             asking=sampler.asking,
             measure=measure,
             disturbance=sampler.disturbance,
+            environments=environments() if environments else None,
         )
         told["episodes"] = columns(found.episodes)
     except NotFiniteError as error:

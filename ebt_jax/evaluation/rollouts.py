@@ -9,6 +9,7 @@ computed at one batch size, and neither the number of environments nor that of p
 """
 
 import collections
+import contextlib
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -147,6 +148,7 @@ def rollout(
     videos: int = 0,
     video_dir: pathlib.Path | None = None,
     progress: Progress = lambda items, total, description: items,
+    environments: Environments | None = None,
 ) -> Rollouts:
     """Runs `episodes` episodes of each task.
 
@@ -157,6 +159,8 @@ def rollout(
       shard: (i, n), every n-th episode from the i-th on, for n evaluations that are merged.
       num_envs: environments at a time, at most `batch_size`.
       videos: episodes of each task to film, as `video_dir/TASK/NUMBER.mp4`.
+      environments: of `open_environments`, which stay open: their processes take seconds to start, and what they have loaded serves the
+        next rollouts. New ones for this call alone where None.
 
     Raises ValueError where the suite is not what the policy was trained for, listing every difference, for a horizon past the
     chunk's end, and for what the policy's method cannot do; RuntimeError where an environment fails, as one
@@ -178,9 +182,6 @@ def rollout(
     embodiment = simulators.embodiment(suite)
     shown, columns = select_proprio(embodiment.specs(), policy.specs)
     check_compatible(policy.specs, shown, f"suite {suite!r}")
-    wanted = {camera.name for camera in policy.specs.observation.cameras}
-    cameras = tuple(camera.name for camera in embodiment.cameras if camera.name in wanted)
-    rendering = find_backend() if suite != "pusht" and (cameras or videos) else None
     every = max(1, round(embodiment.control_rate_hz / VIDEO_FPS)) if videos else 0
     every_episode = [EpisodeResult(task, n, evaluation_state(seed, n), False, 0.0, 0, {}, {}) for task in tasks for n in range(episodes)]
     queue = collections.deque(every_episode[number::shards])
@@ -188,7 +189,11 @@ def rollout(
     if not queue:
         raise ValueError(f"shards must be at most the {len(every_episode)} episodes, got {shards}.")
     sensors = _Sensors(columns, disturbance, policy.statistics.proprio.std)
-    with Environments(suite, cameras, min(num_envs, total), num_processes, {"MUJOCO_GL": rendering or OFF}) as environments:
+    if environments is not None and environments.num_envs > batch_size:
+        raise ValueError(f"environments must be at most {batch_size} (the batch size), got {environments.num_envs}.")
+    with contextlib.ExitStack() as stack:
+        if environments is None:
+            environments = stack.enter_context(open_environments(policy, suite, min(num_envs, total), num_processes, filmed=videos > 0))
         finished, begun = [], time.perf_counter()
         for running in progress(_run(environments, queue, answers, execution, sensors, videos, every), total, "episodes"):
             finished.append(running.result)
@@ -200,6 +205,20 @@ def rollout(
     order = {task: place for place, task in enumerate(tasks)}
     finished.sort(key=lambda result: (order[result.task], result.number))
     return Rollouts(finished, answers.num_steps, dict(answers.seconds), batch_size, time.perf_counter() - begun - answers.first_seconds)
+
+
+def open_environments(
+    policy: Policy, suite: str, num_envs: int = BATCH_SIZE, num_processes: int | None = None, filmed: bool = False
+) -> Environments:
+    """Environments that show what the policy sees, for several `rollout` one after the other; a context manager.
+
+    Args:
+      filmed: rendered, too, where the machine can: for videos.
+    """
+    wanted = {camera.name for camera in policy.specs.observation.cameras}
+    cameras = tuple(camera.name for camera in simulators.embodiment(suite).cameras if camera.name in wanted)
+    rendering = find_backend() if suite != "pusht" and (cameras or filmed) else None
+    return Environments(suite, cameras, num_envs, num_processes, {"MUJOCO_GL": rendering or OFF})
 
 
 def measure_doubt(policy: Policy, observation: Observation, keys: Keys, output: PolicyOutput) -> dict[str, Float[np.ndarray, " b"]]:

@@ -226,7 +226,7 @@ def quick(tmp_path, monkeypatch):
         identity = types.SimpleNamespace(sha256=json.loads((workdir / "training.json").read_text())["parameters_sha256"])
         return types.SimpleNamespace(params={}, identity=identity)
 
-    def evaluate(policy, suite, sampler, episodes, seed):
+    def evaluate(policy, suite, sampler, episodes, seed, environments):
         done.append(sampler.num_steps)
         return {**asked(sampler), "episodes": {"score": [0.5] * episodes}, "seconds": 1.0, "cores": 1}
 

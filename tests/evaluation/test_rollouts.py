@@ -11,7 +11,7 @@ from formulas import formula_policy, suite_specs
 from jaxtyping import Array, Float
 
 from ebt_jax.evaluation.results import closed_loop_results, conditions
-from ebt_jax.evaluation.rollouts import Asking, rollout
+from ebt_jax.evaluation.rollouts import Asking, open_environments, rollout
 from ebt_jax.execution import Execution
 from ebt_jax.policy import Policy
 from ebt_jax.simulators.disturbance import UNDISTURBED, Disturbance
@@ -34,6 +34,13 @@ def test_results_do_not_depend_on_environments_or_processes(wandering: Policy) -
     )
     assert one == other
     assert len({episode.total for episode in one}) > 1
+
+
+def test_open_environments_serve_one_evaluation_after_the_other(wandering: Policy) -> None:
+    alone = [rollout(wandering, "pusht", ("pusht",), 2, seed=seed).episodes for seed in (3, 4)]
+    with open_environments(wandering, "pusht", num_envs=4, num_processes=2) as environments:
+        together = [rollout(wandering, "pusht", ("pusht",), 2, seed=seed, environments=environments).episodes for seed in (3, 4)]
+    assert together == alone
 
 
 def test_another_seed_is_another_experiment(wandering: Policy) -> None:
