@@ -26,7 +26,7 @@ from benchmarks.claims.latency import chunk_flops, latency
 from benchmarks.claims.provenance import COMMIT, SOURCES, disagreements, fixed, here
 from benchmarks.claims.recipe import Recipe, affordable, changed, recipe, scheduled, stages, update_flops
 from benchmarks.claims.rollouts import evaluate, is_asked
-from benchmarks.claims.settings import FILE, Sampler, Settings, read_settings
+from benchmarks.claims.settings import FILE, Sampler, Settings, Suite, read_settings
 from benchmarks.claims.store import first_result, locked, write_json
 from ebt_jax.checkpoint import finished_steps
 from ebt_jax.data.mixture import open_mixture

@@ -1,5 +1,6 @@
 """What is written plays back: frame count, size, rate and colours."""
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 

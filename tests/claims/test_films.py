@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.claims.film import PAUSE_SECONDS, STRIP, Film, side_by_side, write_gif
+from benchmarks.claims.films import PAUSE_SECONDS, STRIP, Film, side_by_side, write_gif
 from ebt_jax.evaluation.rollouts import EpisodeResult
 
 
