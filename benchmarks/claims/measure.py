@@ -192,7 +192,7 @@ def _answers(
     if not path.exists() or not is_asked(json.loads(path.read_text()), sampler):
         answers = ask(policy)
         if suite.checkpoints > 1:
-            answers["checkpoints"] = by_checkpoint(workdir, ask)
+            answers["checkpoints"] = by_checkpoint(workdir, ask, answers)
         write_json(path, {**answers, "evaluated_at": COMMIT, **here()})
     return json.loads(path.read_text())
 
@@ -287,13 +287,14 @@ def train_stage(what: Recipe, workdir: pathlib.Path, data_dir: pathlib.Path, pro
     return found
 
 
-def by_checkpoint(workdir: pathlib.Path, ask: Callable[[Policy], dict[str, Any]]) -> list[dict[str, float]]:
-    """Of every checkpoint that a run kept, in order: {"step", "score", "success"}, the means over episodes."""
-    found = []
-    for step in finished_steps(workdir / "checkpoints"):
-        episodes = ask(load(workdir / "checkpoints" / str(step)))["episodes"]
-        found.append({"step": step, **{name: float(np.mean(episodes[name])) for name in ("score", "success")}})
-    return found
+def by_checkpoint(workdir: pathlib.Path, ask: Callable[[Policy], dict[str, Any]], newest: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Of every checkpoint that a run kept, in order: {"step", "score", "success"}, the means over episodes; `newest` are the last one's."""
+    *earlier, last = finished_steps(workdir / "checkpoints")
+    asked = [(step, ask(load(workdir / "checkpoints" / str(step)))) for step in earlier]
+    return [
+        {"step": step, **{name: float(np.mean(answers["episodes"][name])) for name in ("score", "success")}}
+        for step, answers in [*asked, (last, newest)]
+    ]
 
 
 def changed_policy(policy: Policy, what: Recipe, sampler: Sampler, data_dir: str) -> Policy:
