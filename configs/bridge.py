@@ -37,6 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.observation_horizon = 2
     data.action_horizon = 1
     data.image_size = 64
+    data.proprio = ("*",)
     data.language = "embedding"
     data.normalization = "mean_std"
     data.proprio_normalization = "mean_std"

@@ -51,6 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.observation_horizon = 1
     data.action_horizon = 16
     data.image_size = 64
+    data.proprio = ("*",)
     data.language = "tokens"
     data.normalization = "min_max"
     data.proprio_normalization = "mean_std"

@@ -46,6 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.observation_horizon = 2
     data.action_horizon = 8
     data.image_size = 224
+    data.proprio = ("*",)  # names of the state that the policy sees, () for none
     data.language = "auto"
     data.normalization = "quantile"
     data.proprio_normalization = "quantile"

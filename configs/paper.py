@@ -42,6 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.observation_horizon = 2
     data.action_horizon = 16
     data.image_size = 84
+    data.proprio = ("*",)
     data.language = "none"
     data.normalization = "min_max"
     data.proprio_normalization = "min_max"

@@ -39,6 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.observation_horizon = 2
     data.action_horizon = 16
     data.image_size = 96
+    data.proprio = ("*",)  # names of the state that the policy sees: ("agent_*",), () for none
     data.language = "none"
     data.normalization = "min_max"
     data.proprio_normalization = "min_max"

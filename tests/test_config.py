@@ -166,6 +166,17 @@ def test_any_encoder_is_one_flag_away(path):
         config.model.visoin = "vit"
 
 
+@pytest.mark.parametrize("path", ["oxe.py", "pusht.py", "bridge.py", "finetune.py", "paper.py"])
+def test_what_is_seen_of_the_state_is_one_flag_away(path):
+    """--config.data.proprio="('agent_*',)"."""
+    config = load(ROOT / "configs" / path)
+    config.lock()
+    config.data.data_dir = "anywhere"
+    assert Settings.from_dict(plain(config)).data.proprio == DataSettings.proprio == ("*",)
+    config.data.proprio = ("agent_*",)
+    assert Settings.from_dict(plain(config)).data.proprio == ("agent_*",)
+
+
 def test_the_full_configuration_with_published_encoders():
     """Shapes alone: DINOv2 sees 224 x 224 pixels, T5 reads its own ids, and the loss differentiates through what is not frozen."""
     config = load(ROOT / "configs" / "oxe.py")

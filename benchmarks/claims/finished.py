@@ -29,8 +29,8 @@ class Finished(NamedTuple):
 
 def sort_out(settings: Settings, phase: str, scale: str, results: Iterable[tuple[Cell, dict[str, Any]]]) -> Finished:
     """Raises ValueError for a confirmation from another file of settings than this one, or of cells that came about differently."""
-    planned = enumerate_cells(settings, phase, scale)
-    trials = {cell: recipe(settings, cell).trial for cell in planned}
+    every = enumerate_cells(settings, phase, scale)
+    trials = {cell: recipe(settings, cell).trial for cell in every}
     cells, others = {}, []
     for cell, tree in results:
         if (cell.phase, cell.scale) != (phase, scale):
@@ -49,7 +49,7 @@ def sort_out(settings: Settings, phase: str, scale: str, results: Iterable[tuple
             f"cells of a confirmation must come from the same sources, packages, XLA flags and data, got {'; '.join(unequal)}. Move away "
             "the cells that differ and run them as the others were."
         )
-    return Finished(cells, others, [cell for cell in planned if cell not in cells])
+    return Finished(cells, others, [cell for cell in every if cell not in cells])
 
 
 def column(settings: Settings, cell: Cell, tree: Mapping[str, Any], sampler: str, name: str) -> Num[np.ndarray, " e"]:
@@ -71,6 +71,11 @@ def trainings(
     found = [(c, t) for c, t in finished.cells.items() if (c.suite, c.budget, c.contestant) == (suite, budget, contestant)]
     whole = [(c, t) for c, t in found if "diverged" in t or all(is_asked(t["samplers"].get(name), one) for name, one in samplers.items())]
     return sorted(whole, key=lambda one: one[0].seed)
+
+
+def planned(finished: Finished, suite: str, budget: int) -> int:
+    """How many trainings each contestant is to have."""
+    return len({cell.seed for cell in [*finished.cells, *finished.missing] if (cell.suite, cell.budget) == (suite, budget)})
 
 
 def places(settings: Settings, finished: Finished, scale: str) -> list[tuple[str, int]]:

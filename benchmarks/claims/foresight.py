@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from benchmarks.claims.cells import Cell
 from benchmarks.claims.claims import Place
-from benchmarks.claims.finished import Finished, column, has_column, trainings
+from benchmarks.claims.finished import Finished, column, has_column, planned, trainings
 from benchmarks.claims.settings import Settings
 from benchmarks.claims.statistics import Interval, pooled_interval
 from benchmarks.claims.tables import row
@@ -83,10 +83,9 @@ def foretold(settings: Settings, finished: Finished, where: Iterable[Place]) -> 
     """(contestant, statistic) -> place -> what it foretells; only what is there."""
     found: dict[tuple[str, str], dict[Place, Foretold]] = collections.defaultdict(dict)
     for place in where:
-        planned = len({cell.seed for cell in [*finished.cells, *finished.missing] if (cell.suite, cell.budget) == place})
         for name, first, statistic, trees in _told_by(settings, finished, *place):
             if values := chances(settings, trees, first, statistic):
-                found[name, statistic][place] = Foretold(values, planned)
+                found[name, statistic][place] = Foretold(values, planned(finished, *place))
     return dict(found)
 
 

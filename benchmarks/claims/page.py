@@ -1,7 +1,7 @@
 """What the finished cells say of each claim, as docs/claims.md shows it: comparisons by task and budget, and a verdict in words."""
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -34,15 +34,18 @@ undecided. This page is written by `python -m benchmarks.claims.render --phase=c
 """
 
 
-def claims_page(settings: Settings, finished: Mapping[str, Finished]) -> str:
-    """The whole of docs/claims.md: all claims at the first of the scales, scores and the first claims at the others."""
+def claims_page(settings: Settings, finished: Mapping[str, Finished], drawn: Collection[str] = ()) -> str:
+    """The whole of docs/claims.md: all claims at the first of the scales, scores and the first claims at the others.
+
+    Args:
+      drawn: names of the first scale's `claim_plots`.
+    """
     (scale, cells), *others = finished.items()
     preface = PREFACE.format(scale=scale, margin=settings.margin, parameters=_parameters(cells)).rstrip()
     sections = [preface, missing_table(cells), "## Scores, and what a chunk costs"]
     sections += [HEADLINE_CAPTION, headline(settings, cells, scale)]
     if published := published_table(_shown_tasks(settings, cells, scale)):
         sections += [PUBLISHED, published]
-    drawn = claim_plots(settings, cells, scale)
     for number, claim in enumerate(CLAIMS):
         name = _plot_name(number)
         sections.append(claim_section(settings, cells, scale, claim, f"{IMAGES}/{name}" if name in drawn else ""))

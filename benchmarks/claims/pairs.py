@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from benchmarks.claims.cells import Cell, initial_states
-from benchmarks.claims.finished import Finished, column, trainings
+from benchmarks.claims.finished import Finished, column, planned, trainings
 from benchmarks.claims.settings import Answer, Sampler, Settings
 from benchmarks.claims.statistics import Interval, Values, differences, pooled_interval, uninformative, verdict
 
@@ -55,7 +55,7 @@ def pair(settings: Settings, finished: Finished, scale: str, suite: str, budget:
         found.append({cell.seed: (cell, tree) for cell, tree in mine})
     seeds = sorted(set(found[0]) & set(found[1]))
     one, other = ([_scores(settings, *cells[seed], answer) for seed in seeds] for cells, answer in zip(found, answers, strict=True))
-    return Paired(one, other, _planned(finished, suite, budget))
+    return Paired(one, other, planned(finished, suite, budget))
 
 
 def pool(pairs: Mapping[str, Paired], margin: float, confidence: float = 0.95) -> tuple[Interval | None, str]:
@@ -77,11 +77,6 @@ def grand_mean(values: Values) -> float:
 def _sampler(settings: Settings, scale: str, suite: str, answer: Answer) -> Sampler:
     contestant = settings.contestants[answer.contestant]
     return {**contestant.samplers, **contestant.disturbed(settings.scale(scale).suites[suite].conditions)}[answer.sampler]
-
-
-def _planned(finished: Finished, suite: str, budget: int) -> int:
-    """How many trainings each contestant is to have."""
-    return len({cell.seed for cell in [*finished.cells, *finished.missing] if (cell.suite, cell.budget) == (suite, budget)})
 
 
 def _scores(settings: Settings, cell: Cell, tree: dict[str, Any], answer: Answer) -> Num[np.ndarray, " e"]:

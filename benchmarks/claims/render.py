@@ -64,11 +64,12 @@ def main() -> None:
     finished = finished_scales(settings, _PHASE.value, _SCALE.value, read_results(results, _PHASE.value))
     if _CLAIMS.value:
         page = pathlib.Path(_CLAIMS.value)
-        page.write_text(claims_page(settings, finished))
         (page.parent / IMAGES).mkdir(exist_ok=True)
         with matplotlib.rc_context(STYLE):
-            for name, figure in claim_plots(settings, finished[_SCALE.value], _SCALE.value).items():
+            drawn = claim_plots(settings, finished[_SCALE.value], _SCALE.value)
+            for name, figure in drawn.items():
                 save(figure, page.parent / IMAGES / name)
+        page.write_text(claims_page(settings, finished, drawn))
         print(page)
     if _README.value:
         readme = pathlib.Path(_README.value)

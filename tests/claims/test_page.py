@@ -159,7 +159,7 @@ def test_what_is_decided_is_drawn_and_shown(shown, tmp_path):
     settings, finish = shown
     finished = finish({"equilibrium": 0.8, "diffusion": 0.5, "flow": 0.9})
     drawn = claim_plots(settings, finished, "small")
-    page = claims_page(settings, {"small": finished})
+    page = claims_page(settings, {"small": finished}, drawn)
     assert set(drawn) == {name for name in (f"claims_{number + 1}.png" for number in range(len(CLAIMS))) if f"(images/{name})" in page}
     assert "claims_1.png" in drawn
     assert "claims_3.png" not in drawn  # no twin was run
@@ -207,7 +207,8 @@ def test_the_committed_pages_show_the_committed_cells():
     settings = read_settings()
     finished = finished_scales(settings, "confirmation", "small", read_results(RESULTS, "confirmation"))
     remedy = "Run python -m benchmarks.claims.render --phase=confirmation --claims=docs/claims.md --readme=README.md."
-    assert (ROOT / "docs/claims.md").read_text() == claims_page(settings, finished), remedy
+    page = claims_page(settings, finished, claim_plots(settings, finished["small"], "small"))
+    assert (ROOT / "docs/claims.md").read_text() == page, remedy
     readme = (ROOT / "README.md").read_text()
     assert readme == between_marks(readme, readme_section(settings, finished["small"], "small")), remedy
 
