@@ -53,11 +53,13 @@ def sort_out(settings: Settings, phase: str, scale: str, results: Iterable[tuple
 
 
 def column(settings: Settings, cell: Cell, tree: Mapping[str, Any], sampler: str, name: str) -> Num[np.ndarray, " e"]:
-    """A column of a cell's episodes, in order; a training that diverged has no policy, and scores 0 everywhere."""
+    """A column of a cell's episodes, in order; a training that diverged has no policy, and scores 0 everywhere, as answers do that are
+    not finite."""
     states = initial_states(settings, cell)
     if "diverged" in tree:
         return np.array(states) if name == "state" else np.zeros(len(states))
-    return np.array(tree["samplers"][sampler]["episodes"][name])
+    found = tree["samplers"][sampler]
+    return np.zeros(len(states)) if "not_finite" in found and name not in found["episodes"] else np.array(found["episodes"][name])
 
 
 def has_column(tree: Mapping[str, Any], sampler: str, name: str) -> bool:

@@ -18,17 +18,20 @@ from benchmarks.claims.statistics import Interval, pooled_interval
 from benchmarks.claims.tables import row
 from ebt_jax.evaluation.doubt import auroc, risk_coverage
 
-STATISTICS = ("energy", "gradient_norm", "energy_drop")
+WORDS = {"energy": "energy", "gradient_norm": "norm of its gradient", "energy_drop": "drop of the energy"}
+"""What a descent says -> its name in words."""
 COIN = 0.5
 """AUROC of a statistic that says nothing."""
 ENOUGH = 0.9
 """An episode with a lower score counts as failed: on PushT 85 % of coverage, elsewhere no success."""
+MIXED = 10
+"""Failures and successes that a training must have to say anything of failure."""
 
 
 def foresight_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:
     """Of every contestant with an energy, its first sampler: AUROC of failure and of noise, risk of the surer half; "" where none is there.
 
-    A training without a failure, or without a success, says nothing of failure and is left out of those columns.
+    A training with fewer than ten failures or ten successes says nothing of failure and is left out of those columns.
     """
     lines = [
         row(
@@ -44,19 +47,11 @@ def foresight_table(settings: Settings, finished: Finished, suite: str, budget: 
     ]
     rows = []
     for name, first, statistic, trees in _told_by(settings, finished, suite, budget):
-        key = f"{statistic}_first"
-        told = [_numbers(tree, first, key) for _, tree in trees]
         mixed = _mixed(settings, trees, first, statistic)
         risks = [float(np.mean(which)) for _, which in mixed]
         surer = [_surer_half(values, which) for values, which in mixed]
-        noisy = f"{first}, noisy"
-        shifts = [
-            auroc(np.concatenate([values, _numbers(tree, noisy, key)]), np.repeat([False, True], len(values)))
-            for values, (_, tree) in zip(told, trees, strict=True)
-            if has_column(tree, noisy, key)
-        ]
         failure = _told(chances(settings, trees, first, statistic))
-        rows.append(row(f"{name}, {statistic}", *failure, _mean(risks), _mean(surer), *_told(shifts)))
+        rows.append(row(f"{name}, {statistic}", *failure, _mean(risks), _mean(surer), *_told(_shifts(trees, first, statistic))))
     return "\n".join([*lines, *rows]) if rows else ""
 
 
@@ -89,6 +84,23 @@ def foretold(settings: Settings, finished: Finished, where: Iterable[Place]) -> 
     return dict(found)
 
 
+def noticed(settings: Settings, finished: Finished, where: Iterable[Place]) -> list[float]:
+    """AUROC of noisy sensors, the mean over trainings, of every contestant's every statistic at every place."""
+    told = (one for place in where for one in _told_by(settings, finished, *place))
+    return [float(np.mean(shifts)) for _, first, statistic, trees in told if (shifts := _shifts(trees, first, statistic))]
+
+
+def surer_half(settings: Settings, finished: Finished, where: Iterable[Place]) -> dict[tuple[str, str], dict[Place, str]]:
+    """(contestant, statistic) -> place -> "0.30, surer half 0.28": shares of failures, means over trainings."""
+    found: dict[tuple[str, str], dict[Place, str]] = collections.defaultdict(dict)
+    for place in where:
+        for name, first, statistic, trees in _told_by(settings, finished, *place):
+            if mixed := _mixed(settings, trees, first, statistic):
+                every, surer = [float(np.mean(which)) for _, which in mixed], [_surer_half(values, which) for values, which in mixed]
+                found[name, statistic][place] = f"{_mean(every)}, surer half {_mean(surer)}"
+    return dict(found)
+
+
 def _told_by(
     settings: Settings, finished: Finished, suite: str, budget: int
 ) -> Iterator[tuple[str, str, str, list[tuple[Cell, dict[str, Any]]]]]:
@@ -96,7 +108,7 @@ def _told_by(
     for name, contestant in settings.contestants.items():
         first = contestant.first
         mine = trainings(finished, suite, budget, name, {first: contestant.samplers[first]})
-        for statistic in STATISTICS:
+        for statistic in WORDS:
             trees = [(cell, tree) for cell, tree in mine if has_column(tree, first, f"{statistic}_first")]
             if trees:
                 yield name, first, statistic, trees
@@ -114,7 +126,14 @@ def _mixed(
     told = [
         (_numbers(tree, sampler, f"{statistic}_first"), column(settings, cell, tree, sampler, "score") < ENOUGH) for cell, tree in trees
     ]
-    return [(values, which) for values, which in told if 0 < which.sum() < len(which)]
+    return [(values, which) for values, which in told if MIXED <= which.sum() <= len(which) - MIXED]
+
+
+def _shifts(trees: Sequence[tuple[Cell, Mapping[str, Any]]], sampler: str, statistic: str) -> list[float]:
+    """AUROC of noisy sensors, of every training that was asked with them."""
+    key, noisy = f"{statistic}_first", f"{sampler}, noisy"
+    pairs = [(_numbers(tree, sampler, key), _numbers(tree, noisy, key)) for _, tree in trees if has_column(tree, noisy, key)]
+    return [auroc(np.concatenate([plain, shifted]), np.repeat([False, True], [len(plain), len(shifted)])) for plain, shifted in pairs]
 
 
 def _numbers(tree: Mapping[str, Any], sampler: str, key: str) -> Float[np.ndarray, " e"]:

@@ -38,6 +38,11 @@ class Paired(NamedTuple):
         """ "floor" or "ceiling" where the mean scores cannot tell the two apart."""
         return uninformative(grand_mean(self.subject), grand_mean(self.reference))
 
+    @property
+    def judged(self) -> bool:
+        """Whether there is a verdict."""
+        return self.whole and not self.uninformative
+
     def said(self, margin: float) -> str:
         """The verdict, or why there is none."""
         if self.interval is None or not self.whole:
@@ -46,7 +51,9 @@ class Paired(NamedTuple):
         return f"none: {why}" if why else verdict(self.interval, margin)
 
 
-def pair(settings: Settings, finished: Finished, scale: str, suite: str, budget: int, subject: Answer, reference: Answer) -> Paired:
+def pair(
+    settings: Settings, finished: Finished, scale: str, suite: str, budget: int, subject: Answer, reference: Answer, measure: str = "score"
+) -> Paired:
     """Of the trainings that both have; an answer's sampler may be one under a condition, as "2, pushed"."""
     answers = (subject, reference)
     found: list[dict[int, tuple[Cell, dict[str, Any]]]] = []
@@ -54,7 +61,9 @@ def pair(settings: Settings, finished: Finished, scale: str, suite: str, budget:
         mine = trainings(finished, suite, budget, answer.contestant, {answer.sampler: _sampler(settings, scale, suite, answer)})
         found.append({cell.seed: (cell, tree) for cell, tree in mine})
     seeds = sorted(set(found[0]) & set(found[1]))
-    one, other = ([_scores(settings, *cells[seed], answer) for seed in seeds] for cells, answer in zip(found, answers, strict=True))
+    one, other = (
+        [_values(settings, *cells[seed], answer, measure) for seed in seeds] for cells, answer in zip(found, answers, strict=True)
+    )
     return Paired(one, other, planned(finished, suite, budget))
 
 
@@ -79,9 +88,9 @@ def _sampler(settings: Settings, scale: str, suite: str, answer: Answer) -> Samp
     return {**contestant.samplers, **contestant.disturbed(settings.scale(scale).suites[suite].conditions)}[answer.sampler]
 
 
-def _scores(settings: Settings, cell: Cell, tree: dict[str, Any], answer: Answer) -> Num[np.ndarray, " e"]:
+def _values(settings: Settings, cell: Cell, tree: dict[str, Any], answer: Answer, measure: str) -> Num[np.ndarray, " e"]:
     """Raises ValueError where the cell did not start from the states that its seed has."""
     states = column(settings, cell, tree, answer.sampler, "state").tolist()
     if states != initial_states(settings, cell):
         raise ValueError(f"{cell} must start from the initial states of its seed, got others. Run it again.")
-    return column(settings, cell, tree, answer.sampler, "score")
+    return column(settings, cell, tree, answer.sampler, measure)

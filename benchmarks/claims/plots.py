@@ -41,7 +41,8 @@ def compute_plot(settings: Settings, finished: Finished, suites: Sequence[str], 
                     if mine := _scored(settings, finished, suite, budget, name, contestant.first):
                         points[float(np.mean([price(tree) for tree, _ in mine]))] = [score for _, score in mine]
                 _draw(ax, points, f"{name}, {label(contestant.first, contestant.samplers[contestant.first].num_steps)}", colours[name])
-            _finish(ax, suite, along, ticks=False)
+            _finish(ax, suite, along)
+    _legend(figure, axes)
     return figure
 
 
@@ -58,9 +59,12 @@ def steps_plot(settings: Settings, finished: Finished, suites: Sequence[str], co
             samplers = sorted(fixed, key=lambda sampler: contestant.samplers[sampler].num_steps)
             steps = {contestant.samplers[sampler].num_steps: (budget, sampler) for sampler in samplers}
             _draw(ax, _points(settings, finished, suite, name, steps), name, colours[name])
-        _finish(ax, f"{suite}, {budget} core-minutes", "steps of the sampler")
+        _finish(ax, _title(finished, suite, budget), "steps of the sampler")
+        ax.set_xticks(TICKS, list(map(str, TICKS)))
+        ax.minorticks_off()
     for ax in axes[len(shown) :]:
         ax.set_visible(False)
+    _legend(figure, axes)
     return figure
 
 
@@ -84,6 +88,8 @@ def intervals_plot(
         for height, at in enumerate(reversed(list(found.values()))):
             interval, said = at.get(place, (None, ""))
             if interval is None or said.startswith("none"):
+                if said in FLAT:
+                    ax.text(nothing, height, FLAT[said], color=MUTED, fontsize=6, ha="center", va="center")
                 continue
             colour = VERDICTS.get(said, MUTED)
             ax.plot([interval.low, interval.high], [height, height], color=colour)
@@ -97,6 +103,9 @@ def intervals_plot(
     return figure
 
 
+TICKS = (1, 2, 4, 10, 20, 50, 100)
+"""Of steps."""
+FLAT = {"none: floor": "nobody can", "none: ceiling": "everybody can"}
 VERDICTS = {"better": GREEN, "as good": BLUE, "worse": ORANGE, "worse by less than the margin": ORANGE}
 
 
@@ -138,18 +147,27 @@ def _draw(ax: Axes, points: Mapping[float, Sequence[float]], name: str, colour: 
         return
     where = [x for x, values in points.items() for _ in values]
     ax.plot(where, [value for values in points.values() for value in values], "o", markersize=3, color=colour, alpha=0.6)
-    ax.plot(list(points), [np.mean(values) for values in points.values()], color=colour, label=name)
+    marker = "D" if len(points) == 1 else ""
+    ax.plot(list(points), [np.mean(values) for values in points.values()], marker=marker, markersize=5, color=colour, label=name)
 
 
-def _finish(ax: Axes, title: str, along: str, ticks: bool = True) -> None:
-    """Log-scaled; `ticks`: at the points and nowhere else."""
+def _title(finished: Finished, suite: str, budget: int) -> str:
+    """The place, and how much of it is there."""
+    here = [cell for cell in [*finished.cells, *finished.missing] if (cell.suite, cell.budget) == (suite, budget)]
+    done = sum(cell in finished.cells for cell in here)
+    return f"{suite}, {budget} core-minutes" if done == len(here) else f"{suite}, {budget} ({done} of {len(here)} trainings)"
+
+
+def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One for all panels, below them."""
+    found = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=4, fontsize=7)
+
+
+def _finish(ax: Axes, title: str, along: str) -> None:
+    """Log-scaled, from 0 to 1."""
     ax.set_xscale("log")
-    if ticks:
-        where = sorted({float(x) for line in ax.get_lines() for x in np.asarray(line.get_xdata())})
-        ax.set_xticks(where, [f"{tick:g}" for tick in where])
-        ax.minorticks_off()
     ax.set_ylim(0, 1.02)
     ax.set_title(title)
     ax.set_xlabel(along)
     ax.set_ylabel("score")
-    ax.legend(fontsize=6)

@@ -13,7 +13,7 @@ from absl import flags
 
 from benchmarks.claims.cells import Cell
 from benchmarks.claims.finished import Finished, sort_out
-from benchmarks.claims.foresight import ENOUGH, foresight_table
+from benchmarks.claims.foresight import ENOUGH, MIXED, foresight_table
 from benchmarks.claims.page import IMAGES, claim_plots, claims_page, readme_section
 from benchmarks.claims.plots import compute_plot, palette, save, steps_plot
 from benchmarks.claims.provenance import processors
@@ -52,7 +52,7 @@ finite."""
 
 FORESIGHT = f"""\
 What a descent says at an episode's first decision. Failure: a score below {ENOUGH}. AUROC .5 is a coin, below it the statistic is the
-wrong way round. Trainings of which all episodes failed, or none, are left out."""
+wrong way round. Trainings with fewer than {MIXED} failures or {MIXED} successes are left out."""
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return f"{short(self.mean)} [{short(self.low)}, {short(self.high)}]"
 
 
 FLOOR, CEILING = 0.1, 0.97
@@ -106,6 +106,12 @@ def single_network(successes: Sequence[bool | int]) -> Interval:
     """The success rate of one network with Wilson's interval: of its initial states, silent about another training."""
     count = int(np.sum(successes))
     return Interval(count / len(successes), *wilson_interval(count, len(successes)))
+
+
+def short(value: float) -> str:
+    """A difference in two digits, or three where two would hide on which side of 0 it lies."""
+    text = f"{value:.2f}" if abs(value) >= 0.005 else f"{value:.3f}"
+    return "0.00" if float(text) == 0 else text
 
 
 def _bootstrap(values: Values, draws: int, seed: int) -> Float[np.ndarray, " draws"]:

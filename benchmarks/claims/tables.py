@@ -29,7 +29,7 @@ def score_table(settings: Settings, finished: Finished, suite: str, budget: int)
             values = [column(settings, cell, tree, sampler, "score") for cell, tree in mine]
             success = [column(settings, cell, tree, sampler, "success") for cell, tree in mine]
             rate = single_network(success[0].tolist()) if len(mine) == 1 else mean_interval(success)
-            each = ", ".join(f"{value.mean():.2f}{_broken(tree, sampler)}" for value, (_, tree) in zip(values, mine, strict=True))
+            each = ", ".join(f"{value.mean():.2f}{broken(tree, sampler)}" for value, (_, tree) in zip(values, mine, strict=True))
             trees = [tree for _, tree in mine]
             steps = steps_taken(sampler, asked, trees)
             cells = (name, steps, mean_interval(values), each, rate, _mean(trees, sampler, "final_coverage"))
@@ -63,18 +63,19 @@ def checkpoint_table(settings: Settings, finished: Finished, scale: str, suite: 
     lines = [row("contestant, steps", "last checkpoint", f"mean of the {BEST} best of {plan.checkpoints}", "each seed"), row(*["---"] * 4)]
     for name, contestant in settings.contestants.items():
         for sampler, asked in contestant.samplers.items():
-            mine = [
-                tree["samplers"][sampler]
-                for _, tree in trainings(finished, suite, budget, name, {sampler: asked})
-                if sampler in tree["samplers"]
-            ]
-            if mine:
-                scores = [sorted((one["score"] for one in found["checkpoints"]), reverse=True)[:BEST] for found in mine]
-                best = [float(np.mean(one)) for one in scores]
-                last = np.mean([found["checkpoints"][-1]["score"] for found in mine])
-                each = ", ".join(f"{value:.2f}" for value in best)
-                lines.append(row(f"{name}, {label(sampler, asked.num_steps)}", f"{last:.2f}", f"{np.mean(best):.2f}", each))
+            trees = [tree for _, tree in trainings(finished, suite, budget, name, {sampler: asked})]
+            if trees:
+                scores = [_checkpoint_scores(tree, sampler) for tree in trees]
+                best = [float(np.mean(sorted(one, reverse=True)[:BEST])) for one in scores]
+                last = np.mean([one[-1] for one in scores])
+                each = ", ".join(f"{value:.2f}{broken(tree, sampler)}" for value, tree in zip(best, trees, strict=True))
+                lines.append(row(f"{name}, {steps_taken(sampler, asked, trees)}", f"{last:.2f}", f"{np.mean(best):.2f}", each))
     return "\n".join(["As published tables count, choosing checkpoints by the score that is told:", "", *lines])
+
+
+def _checkpoint_scores(tree: Mapping[str, Any], sampler: str) -> list[float]:
+    """In their order; a training that diverged scores 0."""
+    return [0.0] if "diverged" in tree else [one["score"] for one in tree["samplers"][sampler]["checkpoints"]]
 
 
 def sweep_table(settings: Settings, finished: Finished, suite: str, budget: int) -> str:
@@ -135,17 +136,25 @@ def primary_table(settings: Settings, finished: Finished, scale: str) -> str:
 
     All of them hold at once with 95 %: each is told at 1 - 5 % / their number. Tasks that nobody, or everybody, can do are left out.
     """
-    confidence = 1 - 0.05 / max(1, len(settings.primary))
+    confidence = primary_confidence(settings)
+    known = settings.contestants_of(scale)
     where = largest(places(settings, finished, scale))
     title = f"difference in score [{100 * confidence:.1f} %]"
     lines = [row("subject", "reference", *(f"{suite}, {budget}" for suite, budget in where), title, "verdict")]
     lines += [row(*["---"] * (4 + len(where)))]
     for subject, reference in settings.primary:
+        if not {subject.contestant, reference.contestant} <= set(known):
+            continue
         pairs = {suite: pair(settings, finished, scale, suite, budget, subject, reference) for suite, budget in where}
         difference, said = pool(pairs, settings.margin, confidence)
         each = (f"{grand_mean(found.differences):+.2f}" if found.subject else "" for found in pairs.values())
         lines.append(row(str(subject), str(reference), *each, difference or "", said))
     return "\n".join(lines)
+
+
+def primary_confidence(settings: Settings) -> float:
+    """At which each comparison over all tasks is told, so that the primary ones hold at once with 95 %."""
+    return 1 - 0.05 / max(1, len(settings.primary))
 
 
 def missing_table(finished: Finished) -> str:
@@ -196,7 +205,7 @@ def steps_taken(sampler: str, asked: Sampler, trees: Sequence[Mapping[str, Any]]
     return f"{_mean(trees, sampler, 'num_steps_mean', 1)} ({sampler.upper()}, at most {asked.num_steps})"
 
 
-def _broken(tree: Mapping[str, Any], sampler: str) -> str:
+def broken(tree: Mapping[str, Any], sampler: str) -> str:
     """Why a 0 is one."""
     if "diverged" in tree:
         return " (diverged)"
@@ -213,7 +222,7 @@ def _prices(trees: Sequence[Mapping[str, Any]], sampler: str) -> list[str]:
     seconds = [tree["training"]["update_seconds"] for tree in whole]
     found = [tree["samplers"][sampler] for tree in whole]
     timed = [one for one in found if "latency_ms" in one]
-    milliseconds = [f"{np.mean([one['latency_ms'][size]['p50'] for one in timed]):.2f}" if timed else "" for size in ("1", "32")]
+    milliseconds = [f"{np.median([one['latency_ms'][size]['p50'] for one in timed]):.2f}" if timed else "" for size in ("1", "32")]
     flops = f"{timed[0]['chunk_flops'] / 1e6:.2f}" if timed else ""
     updates = " + ".join(f"{stage['updates']:,}" for stage in (trees[0].get("pretraining"), trees[0]) if stage)
     return [updates, f"{np.mean(seconds):.0f}" if whole else "", flops, *milliseconds]

@@ -1,6 +1,7 @@
 """What goes wrong in an evaluation, to see whether a policy recovers: pushes, drops, noisy sensors. Nobody demonstrated any of it.
 
-What happens in an episode is a function of its initial state and these settings alone: all policies meet the same.
+What happens in an episode is a function of its initial state, these settings and, where a push is away from the robot (PushT), of where
+that stands: the same policy meets the same.
 """
 
 import dataclasses

@@ -148,7 +148,7 @@ def test_what_the_descent_says_is_held_against_what_became_of_it(tmp_path):
         tree = json.loads(path.read_text())
         if cell.contestant == "ebt-mse":
             told = tree["samplers"]["2"]["episodes"]
-            told["score"] = [0.2] * 5 + [1.0] * 15
+            told["score"] = [0.2] * 10 + [1.0] * 10
             told["energy_first"] = [*range(20, 0, -1)]  # failures lie highest
             told["gradient_norm_first"] = [1.0] * 20
             told["energy_drop_first"] = [*range(10), *range(10)]
@@ -159,11 +159,11 @@ def test_what_the_descent_says_is_held_against_what_became_of_it(tmp_path):
                 del tree["samplers"]["2, noisy"]
         path.write_text(json.dumps(tree))
     whole = render(settings, "confirmation", "small", tmp_path).read_text()
-    assert row(section(whole, ", 6 core-minutes"), "ebt-mse, energy ")[1:] == ["1.00", "1.00, 1.00, 1.00", "0.25", "0.00", "", ""]
+    assert row(section(whole, ", 6 core-minutes"), "ebt-mse, energy ")[1:] == ["1.00", "1.00, 1.00, 1.00", "0.50", "0.00", "", ""]
     page = section(whole, ", 2 core-minutes")
     energy = row(page, "ebt-mse, energy ")
-    assert energy[1:] == ["1.00", "1.00, 1.00, 1.00", "0.25", "0.00", "0.10", "0.10, 0.10, 0.10"]
-    assert row(page, "ebt-mse, gradient_norm")[1:] == ["0.50", "0.50, 0.50, 0.50", "0.25", "0.25", "1.00", "1.00, 1.00, 1.00"]
+    assert energy[1:] == ["1.00", "1.00, 1.00, 1.00", "0.50", "0.00", "0.10", "0.10, 0.10, 0.10"]
+    assert row(page, "ebt-mse, gradient_norm")[1:] == ["0.50", "0.50, 0.50, 0.50", "0.50", "0.50", "1.00", "1.00, 1.00, 1.00"]
     drop = row(page, "ebt-mse, energy_drop")
     assert drop[5:] == ["", ""]  # nobody asked it with noise
     assert not [line for line in page.splitlines() if line.startswith("| flow, energy")]
