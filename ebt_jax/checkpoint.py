@@ -74,10 +74,12 @@ def finished_steps(directory: str | os.PathLike[str]) -> list[int]:
 def locate(path: str | os.PathLike[str], what: str) -> tuple[epath.Path, int]:
     """The folder of checkpoints and the step that `path` names: a workdir or its checkpoints (the newest), or one step folder.
 
+    A folder that holds `checkpoints` is a workdir, though its name be a number.
+
     Raises CheckpointError where there is no finished checkpoint, saying what (`what`) was looked for.
     """
     root = epath.Path(path)
-    if root.name.isdigit() and root.is_dir():
+    if root.name.isdigit() and root.is_dir() and not (root / "checkpoints").is_dir():
         return root.parent, int(root.name)
     for directory in (root / "checkpoints", root):
         steps = finished_steps(directory)

@@ -1,5 +1,6 @@
 """Checkpoints come back bit for bit, on other devices too; what failed or is damaged is never taken for one."""
 
+import pathlib
 import resource
 import shutil
 
@@ -10,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ebt_jax import formats
-from ebt_jax.checkpoint import CheckpointError, Checkpoints, save_safetensors, tree_differences
+from ebt_jax.checkpoint import CheckpointError, Checkpoints, locate, save_safetensors, tree_differences
 from ebt_jax.sharding import abstract, make_mesh, shardings
 
 ASSETS = {"config.json": b"{}", "format.json": formats.format_file()}
@@ -43,6 +44,20 @@ def test_the_newest_stay_and_every_so_many_for_ever(tmp_path):
             checkpoints.save(step, trees(step, 1), ASSETS)
         checkpoints.wait()
         assert checkpoints.steps == [3, 4, 5]
+
+
+def test_a_workdir_may_have_a_number_for_a_name(tmp_path):
+    workdir = tmp_path / "7"
+    checkpoints = workdir / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="Has the run saved yet"):
+        locate(workdir, "policy")
+    with Checkpoints(checkpoints) as writer:
+        for step in (1, 2):
+            writer.save(step, trees(step, 1), ASSETS)
+    for path, step in ((workdir, 2), (checkpoints, 2), (checkpoints / "1", 1)):
+        found, number = locate(path, "policy")
+        assert (pathlib.Path(found), number) == (checkpoints, step)
 
 
 def test_a_state_comes_back_on_other_devices(tmp_path):
