@@ -23,6 +23,8 @@ from absl import flags, logging
 from ebt_jax import cli, simulators
 from ebt_jax.simulators.disturbance import Disturbance
 
+VIDEOS = "videos"
+
 _POLICY = flags.DEFINE_string("policy", None, "A workdir, its checkpoints, one step of them, or an artifact.")
 _SUITE = flags.DEFINE_enum("suite", None, [*simulators.SUITES, "dataset"], "Where to evaluate.")
 _TASKS = flags.DEFINE_list("tasks", [], "Task names (suite dataset: dataset names); all of the suite's where empty.")
@@ -100,7 +102,7 @@ def _finish(output: pathlib.Path, about: dict[str, Any], rollouts: Any) -> None:
     from ebt_jax.evaluation.results import closed_loop_results
     from ebt_jax.evaluation.statistics import wilson_interval
 
-    results = closed_loop_results(rollouts)
+    results = {**closed_loop_results(rollouts), "videos": [f"{VIDEOS}/{film}" for film in rollouts.films]}
     for task, found in results["tasks"].items():
         print(f"{task}: {_words(found['successes'], found['episodes'], found['wilson_95'])}{_metrics(found)}")
     successes, episodes = (sum(found[name] for found in results["tasks"].values()) for name in ("successes", "episodes"))
@@ -218,7 +220,7 @@ def _closed_loop(
         shard=shard or (0, 1),
         num_envs=_NUM_ENVS.value,
         videos=videos,
-        video_dir=output / "videos",
+        video_dir=output / VIDEOS,
         progress=cli.progress,
     )
     stopping = None if asking.stopping is None else {key: str(value) for key, value in dataclasses.asdict(asking.stopping).items()}

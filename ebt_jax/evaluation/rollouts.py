@@ -67,6 +67,7 @@ class Rollouts(NamedTuple):
       num_steps: sampler steps of every chunk.
       seconds: stage -> wall time of every call of `batch_size` rows, the first (compiling) one apart.
       wall_seconds: from the first episode's beginning to the last one's end, the first call apart.
+      films: what was filmed, TASK/NUMBER.mp4 each, in order of name.
     """
 
     episodes: list[EpisodeResult]
@@ -74,6 +75,7 @@ class Rollouts(NamedTuple):
     seconds: dict[str, list[float]]
     batch_size: int
     wall_seconds: float
+    films: tuple[str, ...] = ()
 
 
 class Asking(NamedTuple):
@@ -194,17 +196,18 @@ def rollout(
     with contextlib.ExitStack() as stack:
         if environments is None:
             environments = stack.enter_context(open_environments(policy, suite, min(num_envs, total), num_processes, filmed=videos > 0))
-        finished, begun = [], time.perf_counter()
+        finished, films, begun = [], [], time.perf_counter()
         for running in progress(_run(environments, queue, answers, execution, sensors, videos, every), total, "episodes"):
             finished.append(running.result)
             if running.pictures and video_dir is not None:
                 from ebt_jax.report.video import write_video  # an encoder, which evaluation workers need not have
 
-                path = video_dir / running.result.task / f"{running.result.number:03d}.mp4"
-                write_video(path, np.stack(running.pictures), embodiment.control_rate_hz / every)
+                films.append(f"{running.result.task}/{running.result.number:03d}.mp4")
+                write_video(video_dir / films[-1], np.stack(running.pictures), embodiment.control_rate_hz / every)
     order = {task: place for place, task in enumerate(tasks)}
     finished.sort(key=lambda result: (order[result.task], result.number))
-    return Rollouts(finished, answers.num_steps, dict(answers.seconds), batch_size, time.perf_counter() - begun - answers.first_seconds)
+    wall_seconds = time.perf_counter() - begun - answers.first_seconds
+    return Rollouts(finished, answers.num_steps, dict(answers.seconds), batch_size, wall_seconds, tuple(sorted(films)))
 
 
 def open_environments(

@@ -76,4 +76,5 @@ def merge_shards(folder: pathlib.Path) -> tuple[dict[str, Any], Rollouts]:
         seconds={stage: [second for part in found for second in part.seconds.get(stage, [])] for stage in stages},
         batch_size=found[0].batch_size,
         wall_seconds=max(part.wall_seconds for part in found),
+        films=tuple(sorted(film for part in found for film in part.films)),
     )

@@ -1,9 +1,9 @@
-"""DIR/results.json and DIR/**/*.mp4 -> what a person wants to see of an evaluation."""
+"""DIR/results.json and the films that it names -> what a person wants to see of an evaluation."""
 
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -17,7 +17,7 @@ MOST_BYTES = 48 * 2**20
 
 
 def write_evaluation_report(folder: str | os.PathLike[str]) -> pathlib.Path:
-    """Makes `folder`/report.html from `folder`/results.json and the videos below it; raises FileNotFoundError without results."""
+    """Makes `folder`/report.html from `folder`/results.json and the videos that it names; raises FileNotFoundError without results."""
     folder = pathlib.Path(folder)
     results = read_results(folder)
     policy = results.get("policy", {})
@@ -75,7 +75,7 @@ def evaluation_sections(folder: pathlib.Path) -> list[Section]:
     tasks = results.get("tasks", {})
     closed = {name: task for name, task in tasks.items() if "success_rate" in task}
     opened = {name: task for name, task in tasks.items() if "relative_mse" in task}
-    films = _films(folder)
+    films = _films(folder, results.get("videos", []))
     return [
         *([_closed_loop(closed)] if closed else []),
         *(_doubt(name, task["doubt"]) for name, task in closed.items() if task.get("doubt", {}).get("statistics")),
@@ -128,14 +128,17 @@ def _open_loop(tasks: Mapping[str, Any]) -> Section:
     return Section("Open loop", text, [table(header, rows)])
 
 
-def _films(folder: pathlib.Path) -> list[Markup]:
-    """Videos below `folder`, in order of name, up to the limits."""
+def _films(folder: pathlib.Path, names: Sequence[str]) -> list[Markup]:
+    """The videos of these names that are still in `folder`, up to the limits; others there are of another evaluation."""
     films, room = [], MOST_BYTES
-    for path in sorted(folder.rglob("*.mp4")):
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            continue
         room -= path.stat().st_size
         if len(films) == MOST_VIDEOS or room < 0:
             break
-        films.append(video(path, readable(str(path.relative_to(folder).with_suffix(""))).removeprefix("videos ")))
+        films.append(video(path, readable(name.removesuffix(".mp4")).removeprefix("videos ")))
     return films
 
 

@@ -28,6 +28,7 @@ def test_closed_loop_writes_results_and_ends_in_the_success_rate(tmp_path: pathl
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["tasks"]["reach-v3"]["successes"] == 3
     assert results["execution_horizon"] == 4
+    assert results["videos"] == ["videos/reach-v3/000.mp4"]
     assert (tmp_path / "videos" / "reach-v3" / "000.mp4").stat().st_size > 1000
     assert "<video" in (tmp_path / "report.html").read_text()
 

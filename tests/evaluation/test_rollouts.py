@@ -25,6 +25,7 @@ def test_reaching_for_the_goal_succeeds_and_is_filmed(reaching: Policy, tmp_path
     assert [episode.state for episode in found.episodes] == [100_000, 100_001, 100_002, 100_003]
     assert all(10 < episode.length < 200 for episode in found.episodes)
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.mp4")] == ["reach-v3/000.mp4"]
+    assert found.films == ("reach-v3/000.mp4",)
 
 
 def test_results_do_not_depend_on_environments_or_processes(wandering: Policy) -> None:

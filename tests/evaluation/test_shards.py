@@ -39,9 +39,10 @@ def test_parts_come_back_in_the_order_of_one_evaluation(tmp_path: pathlib.Path) 
     tasks = ["b", "a"]
     doubt = {"gradient_norm": [0.5, 1.0]}
     episodes = [EpisodeResult(task, n, 100 + n, n % 2 == 0, 1.0 * n, 7, {"score": 0.5}, doubt) for task in tasks for n in range(5)]
-    whole = Rollouts(episodes, [1, 2, 3] * 5, {"total": [0.1, 0.2]}, 16, 3.0)
+    whole = Rollouts(episodes, [1, 2, 3] * 5, {"total": [0.1, 0.2]}, 16, 3.0, ("a/000.mp4", "b/000.mp4"))
     for i in range(3):
-        part = Rollouts(episodes[i::3], whole.num_steps[i::3], {"total": [0.1, 0.2][i : i + 1]}, 16, 1.0 + i)
+        films = whole.films[::-1][i : i + 1]
+        part = Rollouts(episodes[i::3], whole.num_steps[i::3], {"total": [0.1, 0.2][i : i + 1]}, 16, 1.0 + i, films)
         write_shard(tmp_path, (i, 3), about(tasks=tasks, episodes=5), part)
     conditions, merged = merge_shards(tmp_path)
     assert conditions == about(tasks=tasks, episodes=5)

@@ -35,6 +35,7 @@ RESULTS = {
     "hardware": "2 cores",
     "command": "python -m ebt_jax.evaluate",
     "seed": 0,
+    "videos": ["videos/reach-v3/000.mp4"],
 }
 
 
@@ -60,7 +61,7 @@ def workdir(tmp_path):
 @pytest.fixture
 def evaluated(workdir):
     folder = workdir / "evaluation"
-    write_video(folder / "videos" / "reach-v3_000.mp4", np.zeros((3, 16, 16, 3), np.uint8), 10)
+    write_video(folder / "videos" / "reach-v3" / "000.mp4", np.zeros((3, 16, 16, 3), np.uint8), 10)
     (folder / "results.json").write_text(json.dumps(RESULTS))
     return folder
 
@@ -162,10 +163,27 @@ def test_report_of_an_open_loop_evaluation(tmp_path):
 
 
 def test_only_a_few_videos_travel_in_the_page(evaluated):
-    film = (evaluated / "videos" / "reach-v3_000.mp4").read_bytes()
+    folder = evaluated / "videos" / "reach-v3"
+    film = (folder / "000.mp4").read_bytes()
     for number in range(1, 30):
-        (evaluated / "videos" / f"reach-v3_{number:03d}.mp4").write_bytes(film)
+        (folder / f"{number:03d}.mp4").write_bytes(film)
+    names = [f"videos/reach-v3/{number:03d}.mp4" for number in range(30)]
+    (evaluated / "results.json").write_text(json.dumps({**RESULTS, "videos": names}))
     assert len(soup(write_evaluation_report(evaluated)).find_all("video")) == 12
+
+
+def test_only_films_of_this_evaluation_are_drawn(evaluated):
+    """Not those of an earlier one into the same folder, what a killed encoder left, or what was removed since."""
+    film = (evaluated / "videos" / "reach-v3" / "000.mp4").read_bytes()
+    for name in ("reach-v3/001.mp4", "reach-v3/.000.mp4.partial.mp4", "push-v3/000.mp4"):
+        (evaluated / "videos" / name).parent.mkdir(exist_ok=True)
+        (evaluated / "videos" / name).write_bytes(film)
+    names = ["videos/reach-v3/000.mp4", "videos/reach-v3/002.mp4"]
+    (evaluated / "results.json").write_text(json.dumps({**RESULTS, "videos": names}))
+    (figure,) = (video.parent for video in soup(write_evaluation_report(evaluated)).find_all("video"))
+    assert figure.text.strip() == "reach-v3 000"
+    (evaluated / "results.json").write_text(json.dumps({**RESULTS, "videos": []}))
+    assert "Rollouts" not in headings(soup(write_evaluation_report(evaluated)))
 
 
 def test_evaluation_without_results_is_named(tmp_path):
