@@ -23,9 +23,14 @@ _EMA = flags.DEFINE_bool("ema", True, "The moving average of the parameters, as 
 
 def main() -> None:
     """Loads, exports, loads what was exported where it can run here, prints its hash."""
-    from ebt_jax.artifact import MANIFEST, export_policy, load_artifact, this_platform
+    from ebt_jax.artifact import MANIFEST, ArtifactError, export_policy, load_artifact, this_platform
     from ebt_jax.loading import load
 
+    if (pathlib.Path(_POLICY.value) / MANIFEST).is_file():
+        raise ArtifactError(
+            f"policy must be a run, whose descent can be lowered, got the artifact {_POLICY.value}. Export from the checkpoint that it "
+            "was made of."
+        )
     if _OUTPUT.value.endswith(".safetensors"):
         write_parameters(pathlib.Path(_OUTPUT.value))
         return

@@ -37,7 +37,7 @@ def export_policy(
     Args:
       sample_steps: numbers of steps that `sample` can be asked for, beside the policy's own.
 
-    Raises ValueError for unknown platforms, and where `output` already holds something.
+    Raises ValueError for unknown platforms, where `output` already holds something, and for an artifact's policy that descends.
     """
     output = pathlib.Path(output)
     unknown = sorted(set(platforms) - set(PLATFORMS))
@@ -45,6 +45,9 @@ def export_policy(
         raise ValueError(f"platforms must be among {PLATFORMS}, got {unknown or 'none'}.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"output must be a new or empty folder, got {output}. Remove it or name another.")
+    minimize = policy.method.minimize
+    if minimize is not None and not isinstance(minimize, Steered):
+        raise ValueError("policy must be a run's, whose descent can be lowered, got an artifact's. Export from its checkpoint.")
     steps = sorted({policy.sample_steps, *sample_steps})
     programs = lower(policy, tuple(platforms), steps)
     files = {
@@ -57,7 +60,6 @@ def export_policy(
         **{f"{name}.bin": bytes(program.serialize(vjp_order=int(name == "energy"))) for name, program in programs.items()},
     }
     now = datetime.datetime.now(datetime.UTC)
-    minimize = policy.method.minimize
     manifest = {
         "format": FORMAT,
         "files": {name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in files.items()},
@@ -71,7 +73,7 @@ def export_policy(
         "identity": {"sha256": policy.identity.sha256, "step": policy.identity.step, "method": policy.identity.method},
         "sample_steps": {"own": policy.sample_steps, "all": steps},
         "execution_horizon": policy.execution_horizon,
-        "mcmc": dataclasses.asdict(minimize.mcmc) if isinstance(minimize, Steered) else None,
+        "mcmc": dataclasses.asdict(minimize.mcmc) if minimize else None,
     }
     manifest["sha256"] = digest(manifest)
     output.parent.mkdir(parents=True, exist_ok=True)

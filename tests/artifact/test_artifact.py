@@ -96,6 +96,8 @@ def test_what_was_not_exported_is_refused(loaded, exported):
         export_policy(loaded, exported)
     with pytest.raises(ValueError, match=r"platforms must be among .*got \['gpu'\]"):
         export_policy(loaded, exported / "new", platforms=["gpu"])
+    with pytest.raises(ValueError, match="policy must be a run's, .* got an artifact's. Export from its checkpoint"):
+        export_policy(loaded, exported / "new")
 
 
 @pytest.mark.parametrize("name", ["sample_2.bin", "parameters.safetensors", "specs.json", "golden.safetensors"])

@@ -103,6 +103,16 @@ def test_diffusion_answers_alike_to_the_last_bit_but_one(tmp_path):
         np.testing.assert_allclose(frozen.actions, live.actions, atol=2 * np.finfo(np.float32).eps)
 
 
+@pytest.mark.parametrize("output", ["again", "params.safetensors"])
+def test_the_command_takes_no_artifact(output, tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    command = [sys.executable, "-m", "ebt_jax.export", f"--policy={tmp_path}", f"--output={tmp_path / output}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"policy must be a run, whose descent can be lowered, got the artifact {tmp_path}. Export from the checkpoint" in done.stderr
+    assert not (tmp_path / output).exists()
+
+
 @pytest.mark.slow
 def test_the_command_exports_what_load_takes(tiny_run, tmp_path):
     command = [sys.executable, "-m", "ebt_jax.export", f"--policy={tiny_run}", f"--output={tmp_path / 'artifact'}", "--sample_steps=3"]
