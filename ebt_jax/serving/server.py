@@ -42,6 +42,9 @@ MAX_UNANSWERED = 8
 FAREWELL_S = 1.0
 """How long a server that stops waits for its last answers to be read."""
 
+PING_INTERVAL_S, PING_TIMEOUT_S = 20.0, 120.0
+"""How often a client is pinged, and how long its answer may take before it is held for dead and its place is given away."""
+
 BAD_PAYLOAD = 1007
 """Websocket close code for bytes that are not what the protocol says."""
 
@@ -135,7 +138,10 @@ class PolicyServer:
             max_size=self._max_frame_bytes,
             max_queue=4,
             compression=None,
-            ping_timeout=None,  # a client that computes for a minute between observations is alive
+            ping_interval=PING_INTERVAL_S,
+            # A client that computes between observations answers pings all the same: websockets.sync, which openpi's client and ours
+            # are made of, does so in a thread of its own. Only one that holds Python's interpreter lock for so long would be cut off.
+            ping_timeout=PING_TIMEOUT_S,
             server_header=None,
             start_serving=False,
         )

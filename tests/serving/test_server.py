@@ -20,7 +20,7 @@ from mutations import mutate
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from ebt_jax.serving import batcher, wire
+from ebt_jax.serving import batcher, server, wire
 from ebt_jax.serving.client import Client, ServerError
 from ebt_jax.serving.schema import Schema
 from ebt_jax.serving.server import PolicyServer
@@ -244,6 +244,22 @@ def test_too_many_clients_are_turned_away(serve):
             with pytest.raises(InvalidStatus, match="503"):
                 connect(url)
             assert second.infer(echo.observation(1))["actions"].shape == (4, 2)
+
+
+def test_a_dead_clients_place_is_given_away_and_a_busy_ones_is_not(serve, monkeypatch):
+    """A socket that opens and then says nothing, as after a pulled cable; a client that is at other things answers pings meanwhile."""
+    monkeypatch.setattr(server, "PING_INTERVAL_S", 0.2)
+    monkeypatch.setattr(server, "PING_TIMEOUT_S", 3.0)
+    upgrade = (
+        "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    with serve(echo.echo_policy(), batch_sizes=(1,)) as port, Client(f"ws://127.0.0.1:{port}") as busy:
+        with socket.create_connection(("127.0.0.1", port)) as dead:
+            dead.sendall(upgrade.encode())
+            eventually(lambda: "ebt_connections 2.0" in get(port, "/metrics")[1])
+            eventually(lambda: "ebt_connections 1.0" in get(port, "/metrics")[1])
+        assert busy.infer(echo.observation(1))["actions"].shape == (4, 2)
 
 
 def test_the_newest_observation_wins_and_deadlines_hold(serve):
