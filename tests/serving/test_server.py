@@ -221,6 +221,7 @@ def test_a_token_is_asked_for(serve):
             with pytest.raises(InvalidStatus, match="401"):
                 connect(url, additional_headers=headers)
         assert get(port, "/metrics")[0] == 401
+        assert get(port, "/metrics", {"Authorization": f"Bearer {TOKEN}"})[0] == 200
         assert get(port, "/healthz")[0] == 200
         with Client(url, token=TOKEN) as client:
             assert client.infer(echo.observation(2))["actions"][0, 0] == pytest.approx(2)
