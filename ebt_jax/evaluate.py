@@ -22,6 +22,7 @@ from absl import flags, logging
 
 from ebt_jax import cli, simulators
 from ebt_jax.simulators.disturbance import Disturbance
+from ebt_jax.whole import write_whole
 
 VIDEOS = "videos"
 
@@ -111,8 +112,7 @@ def _finish(output: pathlib.Path, about: dict[str, Any], rollouts: Any) -> None:
 
 def _write(output: pathlib.Path, results: dict[str, Any], headline: str) -> None:
     """results.json, and the report where what draws it is installed; prints the headline last."""
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_whole(output / "results.json", json.dumps(results, indent=2) + "\n")
     logging.info("wrote %s", output / "results.json")
     try:  # after the results, which a farm's machine must not lose for want of matplotlib
         from ebt_jax.report.evaluation import write_evaluation_report

@@ -30,7 +30,7 @@ LAYERS = (
         "constraints",
         "flops",
     ),
-    ("interruption", "cli", "models", "data", "peers", "distributed", "sharding", "formats", "digests", "checkpoint"),
+    ("interruption", "cli", "whole", "models", "data", "peers", "distributed", "sharding", "formats", "digests", "checkpoint"),
     ("execution", "steering", "observation", "policy", "proposals", "budget", "training", "artifact", "loading", "report"),
     ("simulators", "evaluation", "serving"),
     (

@@ -62,8 +62,13 @@ def write_rlds(output: str | os.PathLike[str], spec: DatasetSpec, episodes: Iter
     if first is None:
         raise ValueError(f"dataset {spec.name!r} must have at least one episode, got none.")
     _check(spec, first)
-    _write(spec, first, itertools.chain([first], iterator), pathlib.Path(output), description)
-    (folder / SPEC_FILE).write_text(spec.to_json() + "\n")
+    pathlib.Path(output).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=f".{spec.name}.") as unfinished:
+        _write(spec, first, itertools.chain([first], iterator), pathlib.Path(unfinished), description)
+        whole = pathlib.Path(unfinished) / spec.name / VERSION
+        (whole / SPEC_FILE).write_text(spec.to_json() + "\n")
+        folder.parent.mkdir(exist_ok=True)
+        whole.rename(folder)
     return folder
 
 

@@ -4,6 +4,7 @@ Works on any dataset that the policy's specs fit, whether the policy learnt from
 """
 
 import csv
+import io
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from ebt_jax.normalize import normalize, unnormalize
 from ebt_jax.policy import Policy
 from ebt_jax.types import Batch, Keys, Observation, Params
 from ebt_jax.uncertainty import Fit, fit
+from ebt_jax.whole import write_whole
 
 BATCH_SIZE = 64
 
@@ -91,16 +93,15 @@ def episode_means(found: Audit, statistic: str) -> Float[np.ndarray, " e"]:
 
 
 def write_csv(path: pathlib.Path, found: Audit, order: Int[np.ndarray, " n"], statistic: str) -> pathlib.Path:
-    """One line a chunk in this order, with all statistics and its episode's mean of one."""
-    means = episode_means(found, statistic)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["episode", "name", "step", "instruction", *Fit._fields, f"episode_{statistic}"])
-        for row in order:
-            episode = int(found.episode[row])
-            about = (episode, found.names[episode], int(found.step[row]), found.instructions[episode])
-            writer.writerow([*about, *(f"{values[row]:.6g}" for values in found.fit), f"{means[episode]:.6g}"])
+    """One line a chunk in this order, with all statistics and its episode's mean of one; whole or not at all."""
+    means, table = episode_means(found, statistic), io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(["episode", "name", "step", "instruction", *Fit._fields, f"episode_{statistic}"])
+    for row in order:
+        episode = int(found.episode[row])
+        about = (episode, found.names[episode], int(found.step[row]), found.instructions[episode])
+        writer.writerow([*about, *(f"{values[row]:.6g}" for values in found.fit), f"{means[episode]:.6g}"])
+    write_whole(path, table.getvalue())
     return path
 
 

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from ebt_jax.evaluation.rollouts import EpisodeResult, Rollouts
+from ebt_jax.whole import write_whole
 
 FOLDER = "shards"
 SAME = ("suite", "seed", "execution", "asking", "disturbance", "tasks", "episodes", "versions", "git")
@@ -27,11 +28,8 @@ def parse_shard(text: str) -> tuple[int, int]:
 def write_shard(folder: pathlib.Path, shard: tuple[int, int], conditions: dict[str, Any], rollouts: Rollouts) -> pathlib.Path:
     """Writes one worker's part, whole or not at all."""
     path = folder / FOLDER / f"{shard[0]}-of-{shard[1]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     tree = {**rollouts._asdict(), "episodes": [episode._asdict() for episode in rollouts.episodes]}
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"conditions": conditions, "rollouts": tree}) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps({"conditions": conditions, "rollouts": tree}) + "\n")
     return path
 
 

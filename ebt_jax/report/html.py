@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ebt_jax.report.style import BLUE, GREEN, GRID, INK, MUTED, ORANGE, PAPER, PURPLE, to_svg
+from ebt_jax.whole import write_whole
 
 _THEME = {
     INK: "var(--ink)",
@@ -56,10 +57,7 @@ def write_page(
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
     text = template.render(title=title, subtitle=subtitle, sections=sections, summary=numbers(summary) if summary else "")
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+    write_whole(path, text)
     return path
 
 

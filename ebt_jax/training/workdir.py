@@ -1,7 +1,6 @@
 """A workdir belongs to one configuration: claimed by the first run that can begin, compared with by all later ones."""
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from ebt_jax.distributed import check_same
 from ebt_jax.formats import migrate_config
 from ebt_jax.training.settings import Settings
 from ebt_jax.tree import flatten
+from ebt_jax.whole import write_whole
 
 
 def compare_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -41,7 +41,7 @@ def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     text = _text(config)
     if jax.process_index() == 0 and not _compare(workdir, config, text):
         try:
-            _write_whole(workdir / "config.json", text)
+            write_whole(workdir / "config.json", text)
         except OSError as error:
             raise _unwritable(workdir, error) from error
 
@@ -94,16 +94,6 @@ def _compare(workdir: pathlib.Path, config: Mapping[str, Any], text: str) -> boo
             "Give another --workdir, or change the configuration back to go on with this one."
         )
     return True
-
-
-def _write_whole(path: pathlib.Path, text: str) -> None:
-    """On disk, and there whole or not at all, also after a power cut."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _same_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

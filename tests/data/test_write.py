@@ -95,6 +95,13 @@ def test_an_existing_folder_is_never_overwritten(folder: pathlib.Path) -> None:
         write_rlds(folder.parent.parent, SPEC, EPISODES, "")
 
 
+def test_a_folder_without_its_spec_never_appears(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DatasetSpec, "to_json", lambda spec: (_ for _ in ()).throw(OSError("no room left")))
+    with pytest.raises(OSError, match="no room left"):
+        write_rlds(tmp_path, SPEC, EPISODES, "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def broken(**changes: object) -> Demonstration:
     return EPISODES[0]._replace(**changes)
 

@@ -12,7 +12,7 @@ from formulas import formula_policy, suite_specs
 from ebt_jax import audit as command
 from ebt_jax.data.mixture import TOKENS, Mixture
 from ebt_jax.data.settings import bundled_sample_dir
-from ebt_jax.evaluation.audit import audit, chunks, episode_means, make_scorer, reference_chunks, write_csv
+from ebt_jax.evaluation.audit import Audit, audit, chunks, episode_means, make_scorer, reference_chunks, write_csv
 from ebt_jax.evaluation.open_loop import open_dataset
 from ebt_jax.policy import Policy
 from ebt_jax.report.audit import write_audit_report
@@ -101,6 +101,15 @@ def test_the_files_put_the_worst_first(policy: Policy, mixture: Mixture, tmp_pat
     assert f"episode {found.episode[top[0]]}, step {found.step[top[0]]}" in page
     assert found.names[found.episode[top[0]]] in page
     assert page.count("<img") == 4
+
+
+def test_a_table_that_fails_half_way_leaves_the_earlier_one(tmp_path: pathlib.Path) -> None:
+    found = Audit(*(np.zeros(2, int) for _ in range(3)), Fit(*(np.zeros(2) for _ in Fit._fields)), ["a"], ["lift"])
+    path = write_csv(tmp_path / "energies.csv", found, np.array([0, 1]), "energy")
+    before = path.read_text()
+    with pytest.raises(IndexError):
+        write_csv(path, found, np.array([0, 2]), "energy")
+    assert path.read_text() == before
 
 
 def test_the_command_offers_what_is_measured() -> None:

@@ -65,6 +65,16 @@ def test_results_are_written_where_nothing_can_draw_them(tmp_path: pathlib.Path)
     assert json.loads((tmp_path / "results.json").read_text()) == {"suite": "metaworld"}
 
 
+def test_results_that_find_no_room_leave_the_earlier_ones(tmp_path: pathlib.Path) -> None:
+    """A real refusal: no file of the process may grow beyond 100 bytes."""
+    (tmp_path / "results.json").write_text('{"suite": "metaworld"}')
+    script = "import pathlib, resource; from ebt_jax import evaluate; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+    script += f"evaluate._write(pathlib.Path({str(tmp_path)!r}), {{'suite': 'x' * 200}}, '')"
+    done = subprocess.run([sys.executable, "-B", "-c", script], capture_output=True, text=True)
+    assert "File too large" in done.stderr
+    assert json.loads((tmp_path / "results.json").read_text()) == {"suite": "metaworld"}
+
+
 def test_a_policy_for_another_robot_ends_with_1_and_the_differences(tmp_path: pathlib.Path) -> None:
     done = run("--policy=formula", "--suite=pusht", "--episodes=1", f"--output={tmp_path}")
     assert done.returncode == 1

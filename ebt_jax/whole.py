@@ -1,0 +1,15 @@
+"""Files that are on disk whole or not at all."""
+
+import os
+import pathlib
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Writes beside `path` and renames: a kill, a full disk or a power cut leaves what was there before. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
