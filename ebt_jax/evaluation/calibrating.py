@@ -49,7 +49,15 @@ def demonstrated(
 
 
 def rolled_out(results: Mapping[str, Any], policy_sha256: str) -> list[Course]:
-    """The successful episodes of `evaluate --doubt`. Raises ValueError where doubt was not noted, or by another policy."""
+    """The successful episodes of `evaluate --doubt`.
+
+    Raises ValueError where doubt was not noted, or by another policy, and for an open loop, which has neither doubt nor successes.
+    """
+    if results.get("suite") == "dataset":
+        raise ValueError(
+            "results.json must be of a closed loop, whose successes calibrate, got suite 'dataset'. Evaluate in a simulator with --doubt, "
+            "or calibrate on the dataset's episodes: --data_dir and --dataset."
+        )
     theirs = results["policy"]["sha256"]
     if theirs != policy_sha256:
         raise ValueError(f"results.json must be of this policy, {policy_sha256[:12]}, got {theirs[:12]}. Evaluate it again.")

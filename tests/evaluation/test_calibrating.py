@@ -45,6 +45,8 @@ def test_results_that_cannot_calibrate_are_refused():
         rolled_out(results(), "1" * 64)
     with pytest.raises(ValueError, match="Evaluate with --doubt"):
         rolled_out(results(tasks={"reach-v3": {"episode": [{"success": True}]}}), SHA)
+    with pytest.raises(ValueError, match="must be of a closed loop, .* got suite 'dataset'.* --data_dir and --dataset"):
+        rolled_out(results(suite="dataset", tasks={"bridge": {"rmse": {"x": 0.5}}}), SHA)
 
 
 def test_a_calibration_on_results_keeps_what_they_were_measured_with():
