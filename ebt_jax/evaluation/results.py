@@ -1,6 +1,7 @@
 """results.json: what was reached, how sure that is, and everything needed to repeat it."""
 
 import collections
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -64,10 +65,15 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit this package was run from, "-dirty" where files differ from it, "" where it is not in a repository."""
-    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """The commit this package was run from, "-dirty" where files differ from it, "" where no repository holds it.
+
+    A repository that merely lies around it, as around an environment that it is installed in, is another project's.
+    """
+    here = pathlib.Path(__file__)
+    git = functools.partial(subprocess.run, cwd=here.parent, capture_output=True, text=True, check=True)
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        git(["git", "ls-files", "--error-unmatch", here.name])
+        return git(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
 
