@@ -1,7 +1,9 @@
 """The project's promises about itself: what it installs, what its pages tell people to type, what its files may not say."""
 
+import os
 import pathlib
 import re
+import shutil
 import subprocess
 import tomllib
 
@@ -93,6 +95,29 @@ def test_links_between_pages_lead_somewhere():
     for page in pages():
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_ci_takes_the_data_it_is_told_else_those_beside_the_checkout(tmp_path):
+    """The script itself, with stand-ins for what it calls."""
+    tools, checkout = tmp_path / "tools", tmp_path / "checkout"
+    for folder in (tools, checkout / ".ci", tmp_path / "mine"):
+        folder.mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "run", checkout / ".ci" / "run")
+    for name, line in (("make", 'echo "data in $EBT_JAX_TEST_DATA"'), ("ldconfig", "echo libOSMesa")):
+        (tools / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tools / name).chmod(0o755)
+
+    def run(**told: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", **told}
+        return subprocess.run(["bash", str(checkout / ".ci" / "run")], capture_output=True, text=True, env=environment)
+
+    assert f"data in {tmp_path / 'mine'}\n" in run(EBT_JAX_TEST_DATA=str(tmp_path / "mine")).stdout
+    absent = run()
+    assert absent.returncode == 1
+    assert f"got none at {tmp_path}/shared/data. Set EBT_JAX_TEST_DATA" in absent.stderr
+    (tmp_path / "shared" / "data").mkdir(parents=True)
+    assert f"data in {tmp_path}/shared/data\n" in run().stdout
+    assert run(EBT_JAX_TEST_DATA=str(tmp_path / "away")).returncode == 1
 
 
 def test_files_name_no_folder_of_the_machine_they_were_made_on():
