@@ -12,7 +12,7 @@ import io
 import pathlib
 import sys
 
-from absl import flags
+from absl import flags, logging
 
 from ebt_jax import cli
 
@@ -36,6 +36,7 @@ def main() -> None:
     schema = Schema(policy.specs, (policy.sample_steps,), max_chunks=sys.maxsize)
     request = schema.parse({**message, "request": "energy"}, seed=0, episode=0, step=0)
     assert request.actions is not None, "a request for energies has chunks"
+    logging.info("compiling the energy of %d chunks", len(request.actions))
     order, energy = rank_proposals(policy, request.observation, request.actions)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")

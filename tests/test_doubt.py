@@ -68,6 +68,8 @@ def test_the_command_ranks_proposals_of_a_file(policy, tmp_path):
     assert lines[0] == "place,proposal,energy"
     assert [int(line.split(",")[1]) for line in lines[1:-1]] == order.tolist()
     assert lines[-1] == f"best of 5: proposal {order[0]} (energy {energy[order[0]]:.4g})"
+    for said in (f"checking the artifact {artifact}", "compiling the energy of 5 chunks"):
+        assert said in done.stderr
 
 
 def test_doubt_is_of_the_answer_and_of_its_other_starts(policy):

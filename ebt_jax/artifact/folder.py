@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import logging
 import pathlib
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from ebt_jax.methods.descent import Steered
 from ebt_jax.normalize import Normalizer, Statistics
 from ebt_jax.policy import Identity, Policy
 from ebt_jax.specs import Specs
+
+_LOG = logging.getLogger(__name__)
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 LIFETIME = datetime.timedelta(days=180)
@@ -50,6 +53,7 @@ def export_policy(
         raise ValueError("policy must be a run's, whose descent can be lowered, got an artifact's. Export from its checkpoint.")
     steps = sorted({policy.sample_steps, *sample_steps})
     programs = lower(policy, tuple(platforms), steps)
+    _LOG.info("asking for the golden answer")
     files = {
         "parameters.safetensors": save_tensors(flat(policy.params)),
         "normalizers.safetensors": save_tensors(_normalizers(policy)),
@@ -109,6 +113,7 @@ def load_artifact(path: str | pathlib.Path) -> Policy:
         identity=Identity(path=str(path), **manifest["identity"]),
         calibration=files.get("calibration.json", b"").decode(),
     )
+    _LOG.info("checking the artifact %s", path)
     exact = jax.default_backend() == "cpu" and not manifest["rounded"]
     golden.check(policy, load_tensors(files["golden.safetensors"]), golden.TOLERANCE if exact else golden.ROUNDED_TOLERANCE)
     return policy

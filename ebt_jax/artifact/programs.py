@@ -3,6 +3,7 @@
 Programs take and give plain tuples and dicts: parameters by name, the context as its leaves, keys as their numbers.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from ebt_jax.methods.descent import Steered
 from ebt_jax.policy import Policy, empty_batch
 from ebt_jax.specs import Specs
 from ebt_jax.types import Context, Descent, EnergyFn, EnergyModel, Keys, Method, Observation, Params, Sample
+
+_LOG = logging.getLogger(__name__)
+"""The standard library's: a worker need not have absl."""
 
 
 def lower(policy: Policy, platforms: tuple[str, ...], steps: Sequence[int]) -> dict[str, export.Exported]:
@@ -42,8 +46,11 @@ def lower(policy: Policy, platforms: tuple[str, ...], steps: Sequence[int]) -> d
     key = jax.ShapeDtypeStruct((batch, *jax.random.key_data(jax.random.key(0)).shape), jnp.uint32)
     cap, number = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
 
-    def program(function: Callable[..., Any], *arguments: Any) -> export.Exported:
-        return export.export(jax.jit(function), platforms=platforms)(params, *arguments)
+    found: dict[str, export.Exported] = {}
+
+    def add(name: str, function: Callable[..., Any], *arguments: Any) -> None:
+        _LOG.info("lowering %s for %s", name, ", ".join(platforms))
+        found[name] = export.export(jax.jit(function), platforms=platforms)(params, *arguments)
 
     def encode(params: Mapping[str, Array], observation: dict[str, Any]) -> tuple[Array, ...]:
         return tuple(jax.tree.leaves(method.encode(whole(params), Observation(**observation))))
@@ -55,14 +62,19 @@ def lower(policy: Policy, platforms: tuple[str, ...], steps: Sequence[int]) -> d
 
         return steps
 
-    found = {"encode": program(encode, observation), **{f"sample_{n}": program(sample(n), leaves, key) for n in steps}}
+    add("encode", encode, observation)
+    for num_steps in steps:
+        add(f"sample_{num_steps}", sample(num_steps), leaves, key)
     energy, minimize = method.energy, method.minimize
     if energy is not None:
-        found["energy"] = program(
-            lambda params, leaves, actions: energy(whole(params), jax.tree.unflatten(context_tree, leaves), actions), leaves, chunk
+        add(
+            "energy",
+            lambda params, leaves, actions: energy(whole(params), jax.tree.unflatten(context_tree, leaves), actions),
+            *(leaves, chunk),
         )
     if isinstance(minimize, Steered):
-        found["minimize"] = program(
+        add(
+            "minimize",
             lambda params, leaves, key, *descent: tuple(
                 minimize(whole(params), jax.tree.unflatten(context_tree, leaves), jax.random.wrap_key_data(key), Descent(*descent))
             ),
@@ -73,7 +85,7 @@ def lower(policy: Policy, platforms: tuple[str, ...], steps: Sequence[int]) -> d
             own = minimize.step_size(whole(params), cap)
             return jnp.asarray(minimize.mcmc.step_size if own is None else own, jnp.float32)
 
-        found["step_size"] = program(step_size, cap)
+        add("step_size", step_size, cap)
     return found
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float, UInt8
 
 from ebt_jax import simulators
@@ -286,6 +287,8 @@ class _Answers:
         numbers, steps = (np.array([getattr(one.result, name) for one in padded]) for name in ("number", "length"))
         keys = self.policy.sample_keys(self._seed, numbers, steps)
         steps, stopping, starts = self._asking
+        if not self._compiled:
+            logging.info("compiling for %d observations at a time", self._batch_size)
         output: PolicyOutput = self.policy.sample_actions(
             observation, keys, steps, stopping=stopping, num_starts=starts, warm_start=self._warm_start(padded)
         )

@@ -181,6 +181,9 @@ def test_a_folder_that_is_no_artifact_is_said_to_be_none(tmp_path):
         load_artifact(tmp_path)
 
 
-def test_the_calibration_comes_along(policy, tmp_path):
+def test_the_calibration_comes_along_and_what_takes_time_is_said(policy, tmp_path, caplog):
+    caplog.set_level("INFO", "ebt_jax")
     measured = dataclasses.replace(policy, calibration='{"risk": 0.1}')
     assert load_artifact(export_policy(measured, tmp_path / "measured", ["cpu"])).calibration == '{"risk": 0.1}'
+    lowered = [f"lowering {name} for cpu" for name in ("encode", "sample_2", "energy", "minimize", "step_size")]
+    assert caplog.messages == [*lowered, "asking for the golden answer", f"checking the artifact {tmp_path / 'measured'}"]

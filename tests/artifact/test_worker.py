@@ -121,6 +121,7 @@ def test_the_command_exports_what_load_takes(tiny_run, tmp_path):
     manifest = json.loads((tmp_path / "artifact" / "manifest.json").read_text())
     assert done.stdout.strip().splitlines()[-1] == f"sha256 {manifest['sha256']}"
     assert manifest["sample_steps"] == {"own": 2, "all": [2, 3]}
+    assert "lowering sample_3 for cpu, cuda, tpu" in done.stderr
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 1
     assert "output must be a new or empty folder" in again.stderr

@@ -23,6 +23,7 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
 def test_closed_loop_writes_results_and_ends_in_the_success_rate(tmp_path: pathlib.Path) -> None:
     done = run("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", "--episodes=3", "--videos=1", f"--output={tmp_path}")
     assert done.returncode == 0, done.stderr
+    assert "compiling for 16 observations at a time" in done.stderr
     lines = done.stdout.strip().splitlines()
     assert lines[-1] == "success rate 1.000 (3 of 3 episodes, 95 % interval 0.439 to 1.000)"
     results = json.loads((tmp_path / "results.json").read_text())
