@@ -196,7 +196,7 @@ def _closed_loop(
     about: dict[str, Any],
 ) -> tuple[Any, dict[str, Any]]:
     """The rollouts, and `about` with what else they depend on."""
-    from ebt_jax.evaluation.rollouts import BATCH_SIZE, Asking, measure_doubt, rollout
+    from ebt_jax.evaluation.rollouts import BATCH_SIZE, Asking, masked_cameras, measure_doubt, rollout
     from ebt_jax.execution import Execution
 
     if _DOUBT.value:
@@ -227,7 +227,8 @@ def _closed_loop(
     doubt = policy.doubt_settings.summary() if _DOUBT.value else None
     how = {"num_steps": asking.num_steps, "stopping": stopping, "num_starts": asking.num_starts, "doubt": doubt}
     settings = {"execution": dataclasses.asdict(execution), "asking": how, "disturbance": dataclasses.asdict(disturbance)}
-    return rollouts, {**about, **settings, "tasks": list(tasks), "episodes": _EPISODES.value}
+    masked = masked_cameras(policy, _SUITE.value or "")
+    return rollouts, {**about, **settings, "masked_cameras": masked, "tasks": list(tasks), "episodes": _EPISODES.value}
 
 
 def _stopping(policy: Any, batch_size: int) -> Any:

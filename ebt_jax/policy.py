@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from ebt_jax.calibration import Calibration, DoubtSettings, Rule
 from ebt_jax.constraints import Constraint
 from ebt_jax.execution import WarmStart
+from ebt_jax.frames import delivered, shown_steps
 from ebt_jax.images import resize
 from ebt_jax.normalize import Normalizer, Statistics, normalize, unnormalize
 from ebt_jax.observation import check_observation
@@ -237,7 +238,9 @@ class Policy:
         return fold(jnp.asarray(episodes), jnp.asarray(steps))
 
     def prepare(self, observation: Observation) -> Observation:
-        """Robot units -> what the model reads: cameras of the spec at its size, those that are missing masked, proprio normalised.
+        """Robot units -> what the model reads: cameras of the spec at its size, proprio normalised, masks as in training.
+
+        Masked, beside what `image_masks` says: a camera that is missing, a frame that is all black, and a goal before the newest step.
 
         Raises ValueError for what does not fit the spec, for a camera that it does not name, and for proprio that is not finite.
         """
@@ -245,13 +248,13 @@ class Policy:
         batch, steps = observation.proprio.shape[:2]
         images, masks = {}, {}
         for camera in self.specs.observation.cameras:
-            frames = observation.images.get(camera.name)
-            if frames is None:
-                images[camera.name] = np.zeros((batch, steps, camera.height, camera.width, 3), np.uint8)
-                masks[camera.name] = np.zeros((batch, steps), bool)
-            else:
-                images[camera.name] = resize(np.asarray(frames), camera.height, camera.width)
-                masks[camera.name] = observation.image_masks[camera.name]
+            seen = np.zeros((batch, steps, camera.height, camera.width, 3), np.uint8)
+            mask = np.zeros((batch, steps), bool)
+            if camera.name in observation.images:
+                shown = np.s_[:, shown_steps(camera.name)]
+                seen[shown] = resize(np.asarray(observation.images[camera.name])[shown], camera.height, camera.width)
+                mask[shown] = np.asarray(observation.image_masks[camera.name])[shown] & delivered(seen[shown])
+            images[camera.name], masks[camera.name] = seen, mask
         state = normalize(np.asarray(observation.proprio, np.float32), self.proprio_normalizer)
         return observation._replace(images=images, image_masks=masks, proprio=state)
 

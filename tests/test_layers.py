@@ -19,6 +19,7 @@ LAYERS = (
         "normalize",
         "text",
         "images",
+        "frames",
         "augment",
         "stopping",
         "mcmc",

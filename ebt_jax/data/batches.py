@@ -21,6 +21,7 @@ from ebt_jax.data.order import mix
 from ebt_jax.data.splits import Split
 from ebt_jax.data.windows import windows
 from ebt_jax.data.wording import AS_WRITTEN, Wordings, tokens, uniform
+from ebt_jax.frames import delivered, shown_steps
 from ebt_jax.images import resize_into
 from ebt_jax.specs import GOAL, LanguageSpec, Specs
 from ebt_jax.types import Batch, Observation
@@ -150,14 +151,13 @@ def _read(
                     vectors = np.stack([np.frombuffer(data, "<f4") for data in parts])
                     embeddings[rows] = vectors[np.searchsorted(steps, seen[rows, -1])]
                     continue
-                goal = name.startswith(GOAL)
-                into, shown = (images[name][:, -1:], masks[name][:, -1:]) if goal else (images[name], masks[name])
-                place = np.searchsorted(steps, goals[rows, None] if goal else seen[rows])
+                into, shown = (part[name][:, shown_steps(name)] for part in (images, masks))
+                place = np.searchsorted(steps, goals[rows, None] if name.startswith(GOAL) else seen[rows])
                 for number, data in enumerate(parts):
                     found_rows, found_steps = np.nonzero(place == number)
                     (first, *others) = zip(rows[found_rows].tolist(), found_steps.tolist(), strict=True)
                     resize_into(_decode_named(data, request), into[first])
-                    shown[first] = into[first].max() > 0  # datasets send black for a camera that is not there
+                    shown[first] = delivered(into[first])
                     for other in others:
                         into[other], shown[other] = into[first], shown[first]
         except (records.CorruptRecordError, OSError) as error:

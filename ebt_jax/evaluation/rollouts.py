@@ -185,6 +185,9 @@ def rollout(
     embodiment = simulators.embodiment(suite)
     shown, columns = select_proprio(embodiment.specs(), policy.specs)
     check_compatible(policy.specs, shown, f"suite {suite!r}")
+    masked = masked_cameras(policy, suite)
+    if masked:
+        logging.warning("the policy acts without its cameras %s, which suite %r does not have: they are masked.", ", ".join(masked), suite)
     every = max(1, round(embodiment.control_rate_hz / VIDEO_FPS)) if videos else 0
     every_episode = [EpisodeResult(task, n, evaluation_state(seed, n), False, 0.0, 0, {}, {}) for task in tasks for n in range(episodes)]
     queue = collections.deque(every_episode[number::shards])
@@ -223,6 +226,12 @@ def open_environments(
     cameras = tuple(camera.name for camera in simulators.embodiment(suite).cameras if camera.name in wanted)
     rendering = find_backend() if suite != "pusht" and (cameras or filmed) else None
     return Environments(suite, cameras, num_envs, num_processes, {"MUJOCO_GL": rendering or OFF})
+
+
+def masked_cameras(policy: Policy, suite: str) -> list[str]:
+    """Cameras of the policy that the suite does not have, goals among them: in closed loop it acts without."""
+    there = {camera.name for camera in simulators.embodiment(suite).cameras}
+    return [camera.name for camera in policy.specs.observation.cameras if camera.name not in there]
 
 
 def measure_doubt(policy: Policy, observation: Observation, keys: Keys, output: PolicyOutput) -> dict[str, Float[np.ndarray, " b"]]:

@@ -50,6 +50,7 @@ def headline(results: Mapping[str, Any]) -> dict[str, Any]:
     values = {
         "success rate": f"{100 * rate:.1f} %" if rate is not None else None,
         "squared error, of the mean action's": f"{100 * sum(relative) / len(relative):.1f} %" if relative else None,
+        "masked cameras": ", ".join(results.get("masked_cameras", [])) or None,
         "disturbed by": _disturbance(results.get("disturbance", {})),
         "episodes": sum(task.get("episodes", 0) for task in tasks) or None,
         "sampler steps": results.get("sample_steps", {}).get("mean"),

@@ -2,7 +2,7 @@
 
 An observation is a flat dict, its time axis the policy's `observation_horizon`, the newest step last:
 
-    images/primary [t, y, x, 3] uint8     one for each camera; up to 4096 pixels a side, resized as in training; left out, it is masked
+    images/primary [t, y, x, 3] uint8     one a camera; up to 4096 pixels a side, resized as in training; masked where left out or black
     proprio        [t, p] float           robot units, in the order of the specs
     prompt         str                    the instruction, for policies that read text
     language       [l, e] float           its embedding, for policies that were trained on a dataset's

@@ -10,11 +10,13 @@ import pytest
 import simplejpeg
 import toy_rlds
 from PIL import Image
+from quadratic import quadratic_policy
 
 from ebt_jax.data import batches, records
 from ebt_jax.data.batches import decode, gather
 from ebt_jax.data.mixture import open_mixture
 from ebt_jax.images import resize
+from ebt_jax.serving.schema import Schema
 from ebt_jax.text import tokenize
 
 
@@ -67,6 +69,30 @@ def test_frames_are_resized_and_absent_cameras_masked(make_folder, settings):
     assert not batch.observation.image_masks["wrist"].any()  # black is how datasets say that a camera was not there
     assert batch.observation.image_masks["primary"].all()
     assert list(batch.observation.images) == ["wrist", "primary"]
+
+
+def test_a_robot_is_masked_as_training_was(make_folder, settings):
+    """What a client sends of the same frames, a goal at every step and black where a camera was not there, becomes the same batch."""
+    episode = toy_rlds.make_episode(0, 6)
+    for step in (1, 5):
+        episode["observation/image"][step] = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
+    make_folder("toy", toy_rlds.STEPS, {"train": [[episode]]}, toy_rlds.SPEC)
+    mixture, split = _open(settings, cameras=("primary", "goal_primary"), observation_horizon=2)
+    trained = gather(split, np.arange(6), mixture.specs).observation
+    for camera in ("primary", "goal_primary"):
+        assert set(trained.image_masks[camera][:, -1].tolist()) == {True, False}
+    policy = dataclasses.replace(quadratic_policy(), specs=mixture.specs)
+    schema = Schema(mixture.specs, (2,), max_chunks=0)
+    for row in range(6):
+        goal = np.repeat(trained.images["goal_primary"][row, -1:], 2, axis=0)
+        sent = {"images/primary": trained.images["primary"][row], "images/goal_primary": goal, "proprio": trained.proprio[row]}
+        request = schema.parse({**schema.example(), **sent}, 0, 0, 0).observation
+        before = jax.tree.map(np.copy, request)
+        served = policy.prepare(request)
+        chex.assert_trees_all_equal(request, before)
+        for name in ("images", "image_masks"):
+            wanted = jax.tree.map(lambda values, row=row: values[row : row + 1], getattr(trained, name))
+            chex.assert_trees_all_equal(getattr(served, name), wanted)
 
 
 @pytest.mark.parametrize("encode", [simplejpeg.encode_jpeg, lambda image: _png(image, "RGB"), lambda image: _png(image, "RGBA")])

@@ -11,11 +11,11 @@ from formulas import formula_policy, suite_specs
 from jaxtyping import Array, Float
 
 from ebt_jax.evaluation.results import closed_loop_results, conditions
-from ebt_jax.evaluation.rollouts import Asking, open_environments, rollout
+from ebt_jax.evaluation.rollouts import Asking, masked_cameras, open_environments, rollout
 from ebt_jax.execution import Execution
 from ebt_jax.policy import Policy
 from ebt_jax.simulators.disturbance import UNDISTURBED, Disturbance
-from ebt_jax.specs import Dimension
+from ebt_jax.specs import CameraSpec, Dimension
 from ebt_jax.types import Keys
 
 
@@ -130,6 +130,17 @@ def test_a_policy_that_reads_less_of_the_state_gets_that_and_no_more() -> None:
     unknown = dataclasses.replace(observation, proprio=(*observation.proprio, Dimension("tail_x", "m")))
     with pytest.raises(ValueError, match=r"(?s)suite 'metaworld' must match the specs.*'tail_x'\], got"):
         rollout(formula_policy(dataclasses.replace(whole, observation=unknown), rule), "metaworld", ("reach-v3",), 1, seed=0)
+
+
+def test_cameras_that_no_simulator_has_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """A goal, as of a policy that was trained on goals: it acts without one, and should not do so in silence."""
+    specs = suite_specs("pusht")
+    observation = dataclasses.replace(specs.observation, cameras=(CameraSpec("goal_primary", 8, 8),))
+    policy = formula_policy(dataclasses.replace(specs, observation=observation), lambda proprio, keys, h: jnp.zeros((len(proprio), h, 2)))
+    rollout(policy, "pusht", ("pusht",), 1, seed=0)
+    (warning,) = [record.getMessage() for record in caplog.records if "masked" in record.getMessage()]
+    assert warning.startswith("the policy acts without its cameras goal_primary, which suite 'pusht' does not have")
+    assert masked_cameras(policy, "pusht") == ["goal_primary"]
 
 
 def test_settings_past_the_limits_are_refused(reaching: Policy) -> None:

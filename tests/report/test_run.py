@@ -153,6 +153,11 @@ def test_a_disturbed_evaluation_says_so(disturbance, said, evaluated):
     assert summary(soup(write_evaluation_report(evaluated))).get("disturbed by") == said
 
 
+def test_cameras_that_a_policy_went_without_are_named(evaluated):
+    (evaluated / "results.json").write_text(json.dumps({**RESULTS, "masked_cameras": ["wrist", "goal_primary"]}))
+    assert summary(soup(write_evaluation_report(evaluated)))["masked cameras"] == "wrist, goal_primary"
+
+
 def test_report_of_an_open_loop_evaluation(tmp_path):
     task = {"episodes": 3, "relative_mse": 0.25, **{name: {"x": 0.5} for name in ("rmse", "first_rmse", "mean_action_rmse")}}
     (tmp_path / "results.json").write_text(json.dumps({"suite": "dataset", "tasks": {"bridge": task}}))
