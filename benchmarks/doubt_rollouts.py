@@ -122,7 +122,8 @@ def run_cell(name, seed):
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         policy = trained(name, seed, pathlib.Path(folder) / "run")
-        found = rollout(policy, SUITE.value, (SUITES[SUITE.value].task,), EPISODES.value, seed=0, measure=make_measure(policy))
+        tasks, measure = (SUITES[SUITE.value].task,), make_measure(policy)
+        found = rollout(policy, SUITE.value, tasks, EPISODES.value, seed=0, measure=measure, keep_going=False)
     failed = np.array([score(episode) < SUITES[SUITE.value].good for episode in found.episodes])
     measured = predicts_failure([episode.doubt for episode in found.episodes], failed)
     for one in measured["statistics"].values():

@@ -86,10 +86,12 @@ def main() -> None:
     if shard is None:
         _finish(output, about, rollouts)
         return
+    from ebt_jax.evaluation.results import failures
     from ebt_jax.evaluation.shards import write_shard
 
     logging.info("wrote %s", write_shard(output, shard, about, rollouts))
-    print(f"{len(rollouts.episodes)} episodes of worker {_WORKER.value}; merge them once all have run")
+    stopped = _stopped(failures(rollouts.episodes))
+    print(f"{len(rollouts.episodes)} episodes of worker {_WORKER.value}{stopped}; merge them once all have run")
 
 
 def _merge(output: pathlib.Path) -> None:
@@ -99,15 +101,18 @@ def _merge(output: pathlib.Path) -> None:
 
 
 def _finish(output: pathlib.Path, about: dict[str, Any], rollouts: Any) -> None:
-    """results.json of a closed loop, and its lines."""
-    from ebt_jax.evaluation.results import closed_loop_results
+    """results.json of a closed loop, and its lines. Raises RuntimeError, after all is written, where a task has no result."""
+    from ebt_jax.evaluation.results import check_failures, closed_loop_results, failures
     from ebt_jax.evaluation.statistics import wilson_interval
 
     results = {**closed_loop_results(rollouts), "videos": [f"{VIDEOS}/{film}" for film in rollouts.films]}
     for task, found in results["tasks"].items():
-        print(f"{task}: {_words(found['successes'], found['episodes'], found['wilson_95'])}{_metrics(found)}")
+        words = _words(found["successes"], found["episodes"], found["wilson_95"])
+        print(f"{task}: {words}{_stopped(found['failures'])}{_metrics(found)}")
     successes, episodes = (sum(found[name] for found in results["tasks"].values()) for name in ("successes", "episodes"))
-    _write(output, {**about, **results}, f"success rate {_words(successes, episodes, wilson_interval(successes, episodes))}")
+    words = _words(successes, episodes, wilson_interval(successes, episodes))
+    _write(output, {**about, **results}, f"success rate {words}{_stopped(failures(rollouts.episodes))}")
+    check_failures(rollouts.episodes)
 
 
 def _write(output: pathlib.Path, results: dict[str, Any], headline: str) -> None:
@@ -261,6 +266,12 @@ def _open_loop(policy: Any, names: tuple[str, ...]) -> tuple[dict[str, Any], str
 def _words(successes: int, episodes: int, interval: Any) -> str:
     low, high = interval
     return f"{successes / episodes:.3f} ({successes} of {episodes} episodes, 95 % interval {low:.3f} to {high:.3f})"
+
+
+def _stopped(failures: dict[str, int]) -> str:
+    from ebt_jax.evaluation.results import in_words
+
+    return f", {sum(failures.values())} could not go on ({in_words(failures)})" if failures else ""
 
 
 def _metrics(task: dict[str, Any]) -> str:

@@ -52,6 +52,7 @@ def evaluate(
             measure=measure,
             disturbance=sampler.disturbance,
             environments=environments() if environments else None,
+            keep_going=False,
         )
         told["episodes"] = columns(found.episodes)
     except NotFiniteError as error:

@@ -31,9 +31,10 @@ class Outcome(NamedTuple):
       observations: the newest last; see `ebt_jax.simulators.simulator`.
       rewards: one per action executed.
       success: now, at the last step.
-      done: the episode is over, by success or by its step limit.
+      done: the episode is over, by success, by its step limit or by a failure.
       metrics: the simulator's, so far.
       pictures: for the video.
+      failure: what the simulator raised; "" for nothing. What it did before that, and nobody was told of, is lost.
     """
 
     observations: list[dict[str, Any]]
@@ -42,9 +43,10 @@ class Outcome(NamedTuple):
     done: bool
     metrics: dict[str, float]
     pictures: list[UInt8[np.ndarray, "y x 3"]]
+    failure: str = ""
 
 
 class Failure(NamedTuple):
-    """A simulator raised this."""
+    """A worker cannot do what it is told: a simulator that cannot be made, something that its suite does not know."""
 
     message: str

@@ -32,11 +32,33 @@ def closed_loop_results(rollouts: Rollouts) -> dict[str, Any]:
     return {
         "tasks": tasks,
         "mean_success_rate": float(np.mean([task["success_rate"] for task in tasks.values()])),
-        "sample_steps": {"mean": float(np.mean(rollouts.num_steps)), **_percentiles(rollouts.num_steps)},
+        "sample_steps": {"mean": float(np.mean(rollouts.num_steps)) if rollouts.num_steps else None, **_percentiles(rollouts.num_steps)},
         "latency_ms": {stage: _percentiles([1e3 * s for s in rollouts.seconds.get(stage, [])]) for stage in stages},
         "batch_size": rollouts.batch_size,
         "episodes_per_second": len(rollouts.episodes) / rollouts.wall_seconds,
     }
+
+
+def check_failures(episodes: Sequence[EpisodeResult]) -> None:
+    """Raises RuntimeError where no episode of a task could go on: its success rate says nothing about the task."""
+    could = {episode.task for episode in episodes if not episode.failure}
+    broken = [episode for episode in episodes if episode.task not in could]
+    if broken:
+        tasks = ", ".join(dict.fromkeys(episode.task for episode in broken))
+        raise RuntimeError(
+            f"an episode must end as its task has it, got {in_words(failures(broken))} in all {len(broken)} episodes of {tasks}. "
+            "The warnings above say what was wrong; a policy that is not finite has diverged in training or takes too large steps."
+        )
+
+
+def failures(episodes: Sequence[EpisodeResult]) -> dict[str, int]:
+    """Why episodes could not go on, and how many."""
+    return dict(sorted(collections.Counter(episode.failure for episode in episodes if episode.failure).items()))
+
+
+def in_words(failures: Mapping[str, int]) -> str:
+    """ "not_finite 2, simulator 1" """
+    return ", ".join(f"{name} {count}" for name, count in failures.items())
 
 
 def conditions(policy: Identity, suite: str, seed: int, execution_horizon: int) -> dict[str, Any]:
@@ -94,13 +116,15 @@ def hardware() -> dict[str, Any]:
 
 def _task(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
     successes = sum(episode.success for episode in episodes)
+    noted = [episode for episode in episodes if episode.doubt and not episode.failure]
     return {
         "episodes": len(episodes),
         "successes": successes,
         "success_rate": successes / len(episodes),
+        "failures": failures(episodes),
         "wilson_95": list(wilson_interval(successes, len(episodes))),
         "mean_return": float(np.mean([episode.total for episode in episodes])),
-        **{f"mean_{name}": float(np.mean([episode.metrics[name] for episode in episodes])) for name in episodes[0].metrics},
+        **{f"mean_{name}": float(np.mean(values)) for name, values in _columns([_numbers(one.metrics) for one in episodes]).items()},
         "mean_jitter": float(np.mean([episode.jitter for episode in episodes])),
         "episode": [
             {
@@ -109,13 +133,28 @@ def _task(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
                 "return": one.total,
                 "length": one.length,
                 "jitter": one.jitter,
-                **one.metrics,
+                **({"failure": one.failure} if one.failure else {}),
+                **_numbers(one.metrics),
                 **({"doubt": _finite(one.doubt)} if one.doubt else {}),
             }
             for one in episodes
         ],
-        **({"doubt": _doubt(episodes)} if episodes[0].doubt else {}),
+        **({"doubt": _doubt(noted)} if noted else {}),
     }
+
+
+def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Without what is not measured yet where an episode could not go on."""
+    return {name: value for name, value in metrics.items() if np.isfinite(value)}
+
+
+def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Name -> its values, of the rows that have it."""
+    found = collections.defaultdict(list)
+    for row in rows:
+        for name, value in row.items():
+            found[name].append(value)
+    return found
 
 
 def _finite(doubt: Mapping[str, list[float]]) -> dict[str, list[float]]:

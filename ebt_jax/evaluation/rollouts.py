@@ -5,7 +5,8 @@
              where an episode ended, begin the next
 
 An episode's result is a function of (policy, task, seed, episode): its noise is drawn from (seed, episode, step), its row is
-computed at one batch size, and neither the number of environments nor that of processes or shards enters.
+computed at one batch size, and neither the number of environments nor that of processes or shards enters. One that cannot go on,
+because of the policy's answer or of the simulator, ends as a failure that says so, and the others go on.
 """
 
 import collections
@@ -25,7 +26,7 @@ from ebt_jax.evaluation.messages import Outcome, Plan, Start
 from ebt_jax.evaluation.vector import Environments
 from ebt_jax.execution import Chunks, Execution, WarmStart
 from ebt_jax.normalize import normalize
-from ebt_jax.policy import Policy, PolicyOutput
+from ebt_jax.policy import NotFiniteError, Policy, PolicyOutput
 from ebt_jax.simulators.disturbance import UNDISTURBED, Disturbance
 from ebt_jax.simulators.rendering import OFF, find_backend
 from ebt_jax.simulators.simulator import evaluation_state
@@ -37,6 +38,9 @@ from ebt_jax.types import Keys, Observation
 BATCH_SIZE = 16
 VIDEO_FPS = 20.0
 
+NOT_FINITE, OBSERVATION_NOT_FINITE, SIMULATOR = "not_finite", "observation_not_finite", "simulator"
+"""Why an episode could not go on: the policy's answer or what it was shown is NaN or infinity, the simulator raised an error."""
+
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 Measure = Callable[[Policy, Observation, Keys, PolicyOutput], dict[str, Float[np.ndarray, " b"]]]
@@ -46,7 +50,8 @@ Measure = Callable[[Policy, Observation, Keys, PolicyOutput], dict[str, Float[np
 class EpisodeResult(NamedTuple):
     """One episode: `state` is its initial state, `total` the sum of rewards, `metrics` what the simulator measures besides.
 
-    `doubt` is what was noted at each decision, name -> values. `jitter`: see `mean_second_difference`.
+    `doubt` is what was noted at each decision, name -> values. `jitter`: see `mean_second_difference`. `failure`: why it could not go
+    on, one of the words above, and then it is no success; "" for an episode that ended as the task has it.
     """
 
     task: str
@@ -58,6 +63,7 @@ class EpisodeResult(NamedTuple):
     metrics: dict[str, float]
     doubt: dict[str, list[float]]
     jitter: float = 0.0
+    failure: str = ""
 
 
 class Rollouts(NamedTuple):
@@ -104,15 +110,25 @@ class _Sensors(NamedTuple):
         return {**observation, "proprio": proprio}
 
 
+class _Ended(NamedTuple):
+    result: EpisodeResult
+    pictures: list[UInt8[np.ndarray, "y x 3"]]
+
+
 class _Running:
     """An episode in its seat."""
 
     def __init__(self, result: EpisodeResult, horizon: int, execution: Execution, first: Outcome, seen: _Sensors) -> None:
-        self.result, self._seen = result, seen
+        self.result, self._seen = result._replace(metrics=first.metrics), seen
         self.executed: list[Float[np.ndarray, " a"]] = []
         self.chunks = Chunks(execution)
         self.history = History(horizon, seen(first.observations[-1], result.state, 0))
         self.pictures: list[UInt8[np.ndarray, "y x 3"]] = list(first.pictures)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all that the policy would be shown now is a number."""
+        return all(np.isfinite(step["proprio"]).all() for step in self.history.steps()[0])
 
     def note(self, name: str, value: float) -> None:
         doubt = self.result.doubt
@@ -129,7 +145,7 @@ class _Running:
             success=self.result.success or outcome.success,
             total=self.result.total + sum(outcome.rewards),
             length=length,
-            metrics=outcome.metrics,
+            metrics=outcome.metrics or self.result.metrics,
         )
 
 
@@ -152,6 +168,7 @@ def rollout(
     video_dir: pathlib.Path | None = None,
     progress: Progress = lambda items, total, description: items,
     environments: Environments | None = None,
+    keep_going: bool = True,
 ) -> Rollouts:
     """Runs `episodes` episodes of each task.
 
@@ -164,10 +181,12 @@ def rollout(
       videos: episodes of each task to film, as `video_dir/TASK/NUMBER.mp4`.
       environments: of `open_environments`, which stay open: their processes take seconds to start, and what they have loaded serves the
         next rollouts. New ones for this call alone where None.
+      keep_going: ends an episode that cannot go on as a failure; False raises what is wrong, NotFiniteError for the policy's answer and
+        RuntimeError for the rest, and no episode has a result.
 
     Raises ValueError where the suite is not what the policy was trained for, listing every difference, for a horizon past the
-    chunk's end, and for what the policy's method cannot do; RuntimeError where an environment fails, as one
-    that knows no such disturbance.
+    chunk's end, and for what the policy's method cannot do; RuntimeError where environments cannot be made, die, or know no such
+    disturbance.
     """
     execution = execution or Execution(horizon=policy.execution_horizon)
     if execution.horizon + execution.committed > policy.specs.action.horizon:
@@ -191,7 +210,7 @@ def rollout(
     every = max(1, round(embodiment.control_rate_hz / VIDEO_FPS)) if videos else 0
     every_episode = [EpisodeResult(task, n, evaluation_state(seed, n), False, 0.0, 0, {}, {}) for task in tasks for n in range(episodes)]
     queue = collections.deque(every_episode[number::shards])
-    total, answers = len(queue), _Answers(policy, seed, execution, asking, batch_size, measure)
+    total, answers = len(queue), _Answers(policy, seed, execution, asking, batch_size, measure, keep_going)
     if not queue:
         raise ValueError(f"shards must be at most the {len(every_episode)} episodes, got {shards}.")
     sensors = _Sensors(columns, disturbance, policy.statistics.proprio.std)
@@ -201,13 +220,13 @@ def rollout(
         if environments is None:
             environments = stack.enter_context(open_environments(policy, suite, min(num_envs, total), num_processes, filmed=videos > 0))
         finished, films, begun = [], [], time.perf_counter()
-        for running in progress(_run(environments, queue, answers, execution, sensors, videos, every), total, "episodes"):
-            finished.append(running.result)
-            if running.pictures and video_dir is not None:
+        for result, pictures in progress(_run(environments, queue, answers, execution, sensors, videos, every), total, "episodes"):
+            finished.append(result)
+            if pictures and video_dir is not None:
                 from ebt_jax.report.video import write_video  # an encoder, which evaluation workers need not have
 
-                films.append(f"{running.result.task}/{running.result.number:03d}.mp4")
-                write_video(video_dir / films[-1], np.stack(running.pictures), embodiment.control_rate_hz / every)
+                films.append(f"{result.task}/{result.number:03d}.mp4")
+                write_video(video_dir / films[-1], np.stack(pictures), embodiment.control_rate_hz / every)
     order = {task: place for place, task in enumerate(tasks)}
     finished.sort(key=lambda result: (order[result.task], result.number))
     wall_seconds = time.perf_counter() - begun - answers.first_seconds
@@ -255,33 +274,65 @@ def _run(
     sensors: _Sensors,
     videos: int,
     every: int,
-) -> Iterator[_Running]:
+) -> Iterator[_Ended]:
     """The loop of this module; yields each episode as it ends."""
     running: dict[int, _Running] = {}
     history = answers.policy.specs.observation.horizon
+
+    def end(seat: int, failure: str = "", said: str = "") -> _Ended:
+        """The episode of this seat, which becomes free."""
+        ended = running.pop(seat)
+        jitter = 0.0
+        if ended.executed:
+            jitter = mean_second_difference(np.asarray(normalize(np.stack(ended.executed), answers.policy.action_normalizer)))
+        result = ended.result._replace(jitter=jitter)
+        return _Ended(_failed(result, failure, said, answers.keep_going) if failure else result, ended.pictures)
+
     while queue or running:
         free = [seat for seat in range(environments.num_envs) if seat not in running]
         begun = {seat: queue.popleft() for seat in free[: len(queue)]}
         wrong = sensors.disturbance
         starts = {seat: Start(new.task, new.state, every if new.number < videos else 0, wrong) for seat, new in begun.items()}
         for seat, outcome in environments.start(starts).items():
-            running[seat] = _Running(begun[seat], history, execution, outcome, sensors)
-        chunks = answers(list(running.values()))
-        plans = {seat: Plan(running[seat].chunks.next(chunk), history) for seat, chunk in zip(running, chunks, strict=True)}
+            if outcome.failure:
+                yield _Ended(_failed(begun[seat], SIMULATOR, outcome.failure, answers.keep_going), [])
+            else:
+                running[seat] = _Running(begun[seat], history, execution, outcome, sensors)
+        for seat in [seat for seat, one in running.items() if not one.is_finite]:
+            yield end(seat, OBSERVATION_NOT_FINITE)
+        chunks = dict(zip(running, answers(list(running.values())), strict=True))
+        for seat in [seat for seat, chunk in chunks.items() if np.isnan(chunk).any()]:
+            yield end(seat, NOT_FINITE)
+        plans = {seat: Plan(one.chunks.next(chunks[seat]), history) for seat, one in running.items()}
         for seat, outcome in environments.execute(plans).items():
             running[seat].add(outcome, plans[seat].actions)
             if outcome.done:
-                ended = running.pop(seat)
-                moves = normalize(np.stack(ended.executed), answers.policy.action_normalizer)
-                ended.result = ended.result._replace(jitter=mean_second_difference(np.asarray(moves)))
-                yield ended
+                yield end(seat, SIMULATOR if outcome.failure else "", outcome.failure)
+
+
+def _failed(result: EpisodeResult, failure: str, said: str, keep_going: bool) -> EpisodeResult:
+    """The result of an episode that cannot go on; RuntimeError where the others shall not either."""
+    words = f"episode {result.number} of {result.task} cannot go on after {result.length} steps: {failure}. {said}"
+    if not keep_going:
+        raise RuntimeError(words)
+    logging.warning("%s", words)
+    return result._replace(success=False, failure=failure)
 
 
 class _Answers:
     """The policy, asked for all running episodes at once, at one batch size; notes what the answers cost."""
 
-    def __init__(self, policy: Policy, seed: int, execution: Execution, asking: Asking, batch_size: int, measure: Measure | None) -> None:
-        self.policy, self._measure = policy, measure
+    def __init__(
+        self,
+        policy: Policy,
+        seed: int,
+        execution: Execution,
+        asking: Asking,
+        batch_size: int,
+        measure: Measure | None,
+        keep_going: bool,
+    ) -> None:
+        self.policy, self._measure, self.keep_going = policy, measure, keep_going
         self.first_seconds = 0.0
         self.num_steps: list[int] = []
         self.seconds: dict[str, list[float]] = collections.defaultdict(list)
@@ -289,8 +340,10 @@ class _Answers:
         self._compiled = False
 
     def __call__(self, running: list[_Running]) -> list[np.ndarray]:
-        """One chunk [h a] per episode."""
+        """One chunk [h a] per episode, all NaN where it is not finite."""
         count = len(running)
+        if not count:
+            return []
         padded = running + running[:1] * (self._batch_size - count)
         observation = assemble([one.history for one in running], self.policy.specs.observation, self._batch_size)
         numbers, steps = (np.array([getattr(one.result, name) for one in padded]) for name in ("number", "length"))
@@ -298,14 +351,20 @@ class _Answers:
         steps, stopping, starts = self._asking
         if not self._compiled:
             logging.info("compiling for %d observations at a time", self._batch_size)
-        output: PolicyOutput = self.policy.sample_actions(
-            observation, keys, steps, stopping=stopping, num_starts=starts, warm_start=self._warm_start(padded)
-        )
+        try:
+            output: PolicyOutput = self.policy.sample_actions(
+                observation, keys, steps, stopping=stopping, num_starts=starts, warm_start=self._warm_start(padded)
+            )
+        except NotFiniteError as error:
+            if not self.keep_going:
+                raise
+            output = error.output  # the other rows are other episodes'
         self.num_steps += output.num_steps[:count].tolist()
         if self._measure is not None:
             for name, values in self._measure(self.policy, observation, keys, output).items():
-                for one, value in zip(running, values, strict=False):
-                    one.note(name, float(value))
+                for one, value, chunk in zip(running, values, output.actions, strict=False):
+                    if not np.isnan(chunk).any():
+                        one.note(name, float(value))
         if self._compiled:
             for stage, seconds in output.seconds.items():
                 self.seconds[stage].append(seconds)

@@ -3,6 +3,7 @@
 It imports neither jax nor a model, and ends when the other end of the pipe is closed, however that came about.
 """
 
+import contextlib
 import sys
 import traceback
 from multiprocessing.connection import Connection
@@ -24,36 +25,51 @@ class Seat:
         self._start = Start("", 0, 0)
         self._steps = 0
 
-    def start(self, start: Start) -> Outcome:
-        if self._simulator is None or self._start.task != start.task:
-            self.close()
-            self._simulator = simulators.make(self._suite, start.task, self._cameras)
-        self._start, self._steps = start, 0
-        observation, _ = self._simulator.reset(seed=start.state)
-        observation = self._disturbed(self._simulator) or observation
-        return Outcome([observation], [], False, False, {}, self._picture(self._simulator))
+    def answer(self, order: Start | Plan) -> Outcome:
+        """What came of it. An error of the simulator ends this episode alone; the next one of this seat gets a new simulator.
 
-    def execute(self, plan: Plan) -> Outcome:
+        Raises what making the simulator does, and NotImplementedError for what the suite does not know: no episode could do better.
+        """
+        if isinstance(order, Start) and (self._simulator is None or self._start.task != order.task):
+            self.close()
+            self._simulator = simulators.make(self._suite, order.task, self._cameras)
         assert self._simulator is not None, "start comes first"
+        try:
+            return self._begin(order, self._simulator) if isinstance(order, Start) else self._execute(order, self._simulator)
+        except NotImplementedError:
+            raise
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                self.close()
+            return Outcome([], [], False, True, {}, [], _described(error))
+
+    def close(self) -> None:
+        simulator, self._simulator = self._simulator, None
+        if simulator is not None:
+            simulator.close()
+
+    def _begin(self, start: Start, simulator: Simulator) -> Outcome:
+        self._start, self._steps = start, 0
+        observation, _ = simulator.reset(seed=start.state)
+        observation = self._disturbed(simulator) or observation
+        return Outcome([observation], [], False, False, simulator.metrics(), self._picture(simulator))
+
+    def _execute(self, plan: Plan, simulator: Simulator) -> Outcome:
         observations, rewards, pictures = [], [], []
         success = done = False
         for action in plan.actions:
             if self._steps:
-                self._disturbed(self._simulator)
-            action = self._released(action, self._simulator)
-            observation, reward, success, truncated, _ = self._simulator.step(action)
+                self._disturbed(simulator)
+            action = self._released(action, simulator)
+            observation, reward, success, truncated, _ = simulator.step(action)
             done = success or truncated
             self._steps += 1
             observations.append(observation)
             rewards.append(reward)
-            pictures += self._picture(self._simulator, last=done)
+            pictures += self._picture(simulator, last=done)
             if done:
                 break
-        return Outcome(observations[-plan.keep :], rewards, success, done, self._simulator.metrics(), pictures)
-
-    def close(self) -> None:
-        if self._simulator is not None:
-            self._simulator.close()
+        return Outcome(observations[-plan.keep :], rewards, success, done, simulator.metrics(), pictures)
 
     def _disturbed(self, simulator: Simulator) -> dict | None:
         """Pushes where it is time for it; what is seen then."""
@@ -79,7 +95,7 @@ class Seat:
 
 
 def serve(connection: Connection, suite: str, cameras: tuple[str, ...]) -> None:
-    """Answers {seat: Start or Plan} with {seat: Outcome} until the pipe is closed; the first error with `Failure`."""
+    """Answers {seat: Start or Plan} with {seat: Outcome} until the pipe is closed; an error of no single episode with `Failure`."""
     seats: dict[int, Seat] = {}
     while True:
         try:
@@ -90,12 +106,17 @@ def serve(connection: Connection, suite: str, cameras: tuple[str, ...]) -> None:
             answers = {}
             for number, order in orders.items():
                 seat = seats.setdefault(number, Seat(suite, cameras))
-                answers[number] = seat.start(order) if isinstance(order, Start) else seat.execute(order)
+                answers[number] = seat.answer(order)
             connection.send(answers)
         except Exception as error:
-            connection.send(Failure(f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))
+            connection.send(Failure(_described(error)))
     for seat in seats.values():
         seat.close()
+
+
+def _described(error: Exception) -> str:
+    """Inside the handler of this error."""
+    return f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
 
 
 if __name__ == "__main__":

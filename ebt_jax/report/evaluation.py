@@ -1,9 +1,10 @@
 """DIR/results.json and the films that it names -> what a person wants to see of an evaluation."""
 
+import collections
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -53,10 +54,19 @@ def headline(results: Mapping[str, Any]) -> dict[str, Any]:
         "masked cameras": ", ".join(results.get("masked_cameras", [])) or None,
         "disturbed by": _disturbance(results.get("disturbance", {})),
         "episodes": sum(task.get("episodes", 0) for task in tasks) or None,
+        "could not go on": _stopped(tasks),
         "sampler steps": results.get("sample_steps", {}).get("mean"),
         "ms a batch (median)": results.get("latency_ms", {}).get("total", {}).get("p50"),
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _stopped(tasks: Iterable[Mapping[str, Any]]) -> str | None:
+    """Episodes that ended because of the policy's answer or the simulator, by reason; None without."""
+    counts = collections.Counter()
+    for task in tasks:
+        counts.update(task.get("failures", {}))
+    return ", ".join(f"{count} ({readable(name)})" for name, count in sorted(counts.items())) or None
 
 
 def _disturbance(settings: Mapping[str, Any]) -> str | None:
@@ -95,8 +105,11 @@ def _closed_loop(tasks: Mapping[str, Any]) -> Section:
         lengths = [episode["length"] for episode in task.get("episode", [])]
         rate, interval = f"{100 * task['success_rate']:.1f} %", f"{100 * low:.0f} to {100 * high:.0f} %"
         length = sum(lengths) / len(lengths) if lengths else None
-        rows.append((name, task["episodes"], task["successes"], rate, interval, length, *(task.get(key) for key in means)))
+        rows.append((name, task["episodes"], task["successes"], rate, interval, length, *map(task.get, means)))
     header = ("task", "episodes", "successes", "success rate", "95 % interval", "mean length", *map(readable, means))
+    if _stopped(tasks.values()):
+        header = (*header, "could not go on")
+        rows = [(*row, _stopped([task])) for row, task in zip(rows, tasks.values(), strict=True)]
     return Section("Closed loop", "Success from fixed initial states.", [figure(success_rates(tasks), caption), table(header, rows)])
 
 

@@ -374,7 +374,7 @@ def not_finite(*_, **__):
 
 def test_a_sampler_that_is_not_finite_scores_nothing_and_says_so(quick, monkeypatch):
     suite = parts(quick.settings, quick.cell)[0]
-    monkeypatch.setattr(rollouts, "rollout", not_finite)
+    monkeypatch.setattr(rollouts, "rollout", lambda *_, keep_going, **__: keep_going or not_finite())
     policy = types.SimpleNamespace(method=types.SimpleNamespace(energy=None))
     found = rollouts.evaluate(policy, suite, Sampler(2), 20, evaluation_seed(quick.settings, quick.cell))
     assert found["not_finite"].startswith("actions must be finite")

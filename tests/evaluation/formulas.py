@@ -1,7 +1,9 @@
 """Policies written down in place of trained ones: real `Policy` objects whose method is a formula."""
 
+import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -64,3 +66,15 @@ def reaching_policy() -> Policy:
         return jnp.repeat(action[:, None], horizon, axis=1)
 
     return formula_policy(suite_specs("metaworld"), rule)
+
+
+def diverging(policy: Policy, seed: int, episode: int, step: int) -> Policy:
+    """The same, but for one answer, which is no number: that to (seed, episode, step)."""
+    key = jax.random.key_data(policy.sample_keys(seed, np.array([episode]), np.array([step])))
+
+    def sample(params: Params, context: Context, keys: Keys, num_steps: int) -> Sample:
+        found = policy.method.sample(params, context, keys, num_steps)
+        wrong = (jax.random.key_data(keys) == key).all(axis=-1)
+        return found._replace(actions=jnp.where(wrong[:, None, None], jnp.nan, found.actions))
+
+    return dataclasses.replace(policy, method=policy.method._replace(sample=sample))

@@ -40,6 +40,12 @@ def test_only_successes_say_how_an_episode_should_be():
     assert episode_scores([course]) == {"reach-v3": dict.fromkeys(Doubt._fields, (3.0,))}
 
 
+def test_an_episode_that_could_not_go_on_need_not_have_doubt():
+    tree = results()
+    tree["tasks"]["reach-v3"]["episode"].append({"success": False, "failure": "simulator"})
+    assert len(rolled_out(tree, SHA)) == 1
+
+
 def test_results_that_cannot_calibrate_are_refused():
     with pytest.raises(ValueError, match="must be of this policy, 111111111111, got 000000000000"):
         rolled_out(results(), "1" * 64)

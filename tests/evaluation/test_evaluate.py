@@ -10,13 +10,13 @@ import sys
 import formulas
 import ebt_jax.loading
 from ebt_jax import cli, evaluate
-ebt_jax.loading.load = lambda path: formulas.reaching_policy()
+ebt_jax.loading.load = lambda path: formulas.POLICY
 cli.run(evaluate.main, evaluate.__doc__)
 """
 
 
-def run(*flags: str) -> subprocess.CompletedProcess[str]:
-    script = f"import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r}){SCRIPT}"
+def run(*flags: str, policy: str = "reaching_policy()") -> subprocess.CompletedProcess[str]:
+    script = f"import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r}){SCRIPT.replace('POLICY', policy)}"
     return subprocess.run([sys.executable, "-c", script, *flags], capture_output=True, text=True)
 
 
@@ -32,6 +32,15 @@ def test_closed_loop_writes_results_and_ends_in_the_success_rate(tmp_path: pathl
     assert results["videos"] == ["videos/reach-v3/000.mp4"]
     assert (tmp_path / "videos" / "reach-v3" / "000.mp4").stat().st_size > 1000
     assert "<video" in (tmp_path / "report.html").read_text()
+
+
+def test_a_task_that_has_no_result_ends_with_1_after_all_is_written(tmp_path: pathlib.Path) -> None:
+    flags = ("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", "--episodes=1", "--videos=0", f"--output={tmp_path}")
+    done = run(*flags, policy="diverging(formulas.reaching_policy(), 0, 0, 4)")
+    assert done.returncode == 1
+    assert done.stdout.strip().endswith("interval 0.000 to 0.793), 1 could not go on (not_finite 1)")
+    assert "got not_finite 1 in all 1 episodes of reach-v3" in done.stderr.strip().splitlines()[-1]
+    assert json.loads((tmp_path / "results.json").read_text())["tasks"]["reach-v3"]["failures"] == {"not_finite": 1}
 
 
 def test_wrong_usage_ends_with_2_before_anything_is_loaded(tmp_path: pathlib.Path) -> None:

@@ -153,6 +153,16 @@ def test_a_disturbed_evaluation_says_so(disturbance, said, evaluated):
     assert summary(soup(write_evaluation_report(evaluated))).get("disturbed by") == said
 
 
+def test_episodes_that_could_not_go_on_are_counted(evaluated):
+    task = {**RESULTS["tasks"]["reach-v3"], "failures": {"not_finite": 1}}
+    (evaluated / "results.json").write_text(json.dumps({**RESULTS, "tasks": {"reach-v3": task, "push-v3": RESULTS["tasks"]["reach-v3"]}}))
+    page = soup(write_evaluation_report(evaluated))
+    assert summary(page)["could not go on"] == "1 (not finite)"
+    first, second = ([cell.text for cell in row.find_all("td")] for row in page.find("table").find_all("tr")[1:])
+    assert page.find("table").find_all("th")[-1].text == "could not go on"
+    assert (first[-1], len(first)) == ("1 (not finite)", len(second))
+
+
 def test_cameras_that_a_policy_went_without_are_named(evaluated):
     (evaluated / "results.json").write_text(json.dumps({**RESULTS, "masked_cameras": ["wrist", "goal_primary"]}))
     assert summary(soup(write_evaluation_report(evaluated)))["masked cameras"] == "wrist, goal_primary"
