@@ -42,7 +42,7 @@ _COMMITTED = flags.DEFINE_integer(
     "committed", 0, "Execution realtime: actions held because the robot executes them meanwhile.", lower_bound=0
 )
 _NUM_STARTS = flags.DEFINE_integer("num_starts", 1, "Descents of each chunk, of which the lowest is executed.", lower_bound=1)
-_MAX_STEPS = flags.DEFINE_integer("max_steps", 16, "Cap of the steps where a --stop_... or --budget_ms is given.", lower_bound=1)
+_MAX_STEPS = flags.DEFINE_integer("max_steps", 16, "Cap of the steps, alone or beside a --stop_... or --budget_ms.", lower_bound=1)
 _STOP_GRADIENT = flags.DEFINE_float("stop_gradient", 0.0, "Each sample rests where its gradient norm is less.", lower_bound=0)
 _STOP_ENERGY_DROP = flags.DEFINE_float("stop_energy_drop", -math.inf, "Each sample rests where a step lowered its energy by less.")
 _STOP_STEP_LENGTH = flags.DEFINE_float("stop_step_length", 0.0, "Each sample rests where a step would move it by less.", lower_bound=0)
@@ -74,6 +74,7 @@ def main() -> None:
     from ebt_jax.loading import load
 
     tasks, shard, disturbance = _checked_tasks(), _checked_shard(), _checked_disturbance()
+    _check_flags()
     _check_doubt()
     policy = load(_POLICY.value or "")
     horizon = _EXECUTION_HORIZON.value or policy.execution_horizon
@@ -159,13 +160,24 @@ def _checked_disturbance() -> Disturbance:
         raise flags.ValidationError(f"--disturb_at, --push, --release and --observation_noise must fit together: {error}") from error
 
 
+def _check_flags() -> None:
+    """Raises flags.ValidationError for a flag that would change nothing."""
+    if _DECAY.present and _EXECUTION.value != "ensemble":
+        raise flags.ValidationError(f"--ensemble_decay must be of --execution=ensemble, got --execution={_EXECUTION.value}.")
+    stopping = (_MAX_STEPS, _STOP_GRADIENT, _STOP_ENERGY_DROP, _STOP_STEP_LENGTH, _BUDGET_MS)
+    closed = [flag.name for flag in stopping if flag.present]
+    if _SUITE.value == "dataset" and closed:
+        raise flags.ValidationError(f"--{' and --'.join(closed)} must be of a closed loop, got --suite=dataset. Use --sample_steps.")
+
+
 def _check_doubt() -> None:
     """Raises flags.ValidationError where --doubt would be of another answer than the one that is executed, or of none."""
     if not _DOUBT.value:
         return
     if _SUITE.value == "dataset":
         raise flags.ValidationError("--doubt must be of a closed loop, got --suite=dataset.")
-    other = [flag.name for flag in (_SAMPLE_STEPS, _STOP_GRADIENT, _STOP_ENERGY_DROP, _STOP_STEP_LENGTH, _BUDGET_MS) if flag.present]
+    steps = (_SAMPLE_STEPS, _MAX_STEPS, _STOP_GRADIENT, _STOP_ENERGY_DROP, _STOP_STEP_LENGTH, _BUDGET_MS)
+    other = [flag.name for flag in steps if flag.present]
     other += ["num_starts"] if _NUM_STARTS.value > 1 else []
     other += ["execution=realtime"] if _EXECUTION.value == "realtime" else []
     if other:
@@ -237,13 +249,13 @@ def _closed_loop(
 
 
 def _stopping(policy: Any, batch_size: int) -> Any:
-    """What the --stop_... flags and the budget say; None where they say nothing."""
+    """What the cap, the --stop_... flags and the budget say; None where they say nothing."""
     from ebt_jax.budget import steps_within
     from ebt_jax.stopping import Stopping
 
     budget = _BUDGET_MS.value
     rules = (_STOP_GRADIENT.value, _STOP_ENERGY_DROP.value, _STOP_STEP_LENGTH.value)
-    if rules == (0.0, -math.inf, 0.0) and not budget:
+    if rules == (0.0, -math.inf, 0.0) and not budget and not _MAX_STEPS.present:
         return None
     cap = min(_MAX_STEPS.value, steps_within(policy, budget, batch_size, num_starts=_NUM_STARTS.value)) if budget else _MAX_STEPS.value
     return Stopping(cap, *rules)

@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+from ebt_jax.stopping import Stopping
+
 SCRIPT = """
 import sys
 import formulas
@@ -53,15 +55,28 @@ def test_wrong_usage_ends_with_2_before_anything_is_loaded(tmp_path: pathlib.Pat
 
 
 def test_what_would_be_wrong_only_hours_later_is_refused_at_once(tmp_path: pathlib.Path) -> None:
-    """A cap that every worker times for itself; doubt in another answer than the one that is executed."""
+    """A cap that every worker times for itself; doubt in another answer than the one that is executed; flags that would change nothing."""
     ask = ("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", f"--output={tmp_path}")
     for flags, message in (
         (("--worker=0/2", "--budget_ms=50"), "--budget_ms must not go with --worker"),
-        (("--doubt", "--sample_steps=4", "--execution=realtime"), "got --sample_steps and --execution=realtime"),
+        (
+            ("--doubt", "--sample_steps=4", "--max_steps=4", "--execution=realtime"),
+            "--sample_steps and --max_steps and --execution=realtime",
+        ),
+        (("--ensemble_decay=0.1",), "--ensemble_decay must be of --execution=ensemble, got --execution=receding"),
+        (("--suite=dataset", "--data_dir=.", "--max_steps=4"), "--max_steps must be of a closed loop, got --suite=dataset"),
     ):
         done = run(*ask, *flags)
         assert done.returncode == 2
         assert message in done.stderr
+
+
+def test_a_cap_is_a_cap_without_any_rule(tmp_path: pathlib.Path) -> None:
+    script = f"from absl import flags; from ebt_jax import evaluate; flags.FLAGS(['', '--output={tmp_path}', *{{}}]); "
+    script += "print(evaluate._stopping(None, 16))"
+    for given, wanted in ((["--max_steps=6"], str(Stopping(6))), (["--nodoubt"], "None")):
+        done = subprocess.run([sys.executable, "-c", script.format(given)], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == wanted
 
 
 def test_results_are_written_where_nothing_can_draw_them(tmp_path: pathlib.Path) -> None:
