@@ -289,7 +289,7 @@ def minimize_energy_until(
     min_step_length: Float[Array, ""] | float = 0.0,
     limit: Int[Array, ""] | None = None,
     step_size: Float[Array, ""] | float | None = None,
-    final_step: bool = False,
+    final_step: Bool[Array, ""] | bool = False,
 ) -> tuple[Float[Array, "b h a"], MCMCTrace]:
     """Descends each sample until its own |dE/da| < `tolerance`, at most `max_steps` updates, in one `lax.while_loop`.
 

@@ -113,7 +113,8 @@ class Policy:
         Args:
           observation: host arrays; cameras may have any size (they are resized as in training) or be missing (masked).
           keys: one per row, see `sample_keys`.
-          num_steps: steps of the sampler for every row; `sample_steps` where None.
+          num_steps: steps of the sampler for every row, or the cap of a method that rests by its own rule (`mcmc.min_gradient`), with a
+            warm start or a constraint as without; `sample_steps` where None.
           stopping: in place of `num_steps`, when each row rests by itself.
           num_starts: descents of each row, of which the one that ends lowest is returned.
           warm_start: where the descent begins and what it holds, while a robot is moving: see `ebt_jax.execution`.
@@ -129,7 +130,7 @@ class Policy:
         steps, descent = self.sample_steps if num_steps is None else num_steps, None
         if stopping is not None or warm_start is not None or constraint is not None:
             shape = (len(prepared.proprio), self.specs.action.horizon, len(self.specs.action.dimensions))
-            descent = make_descent(shape, stopping or Stopping(max_steps=steps), warm_start, self.action_normalizer)
+            descent = make_descent(shape, steps, stopping, warm_start, self.action_normalizer)
         ready = time.perf_counter()
         context = jax.block_until_ready(self._encode(self.params, prepared))
         encoded = time.perf_counter()

@@ -41,8 +41,13 @@ def check_request(
         raise ValueError(f"num_steps must lie in [1, {CAPACITY}] with {' and '.join(steered)}, got {num_steps}.")
 
 
-def make_descent(shape: tuple[int, int, int], stopping: Stopping, warm_start: WarmStart | None, normalizer: Normalizer) -> Descent:
-    """The `Descent` of `shape` [b h a]. Raises ValueError for a warm start of another shape, or one that commits rows it does not say."""
+def make_descent(
+    shape: tuple[int, int, int], num_steps: int, stopping: Stopping | None, warm_start: WarmStart | None, normalizer: Normalizer
+) -> Descent:
+    """The `Descent` of `shape` [b h a]: until `stopping` says so, or where it is None for `num_steps` at most by the method's own rule.
+
+    Raises ValueError for a warm start of another shape, or one that commits rows it does not say, and for more steps than have room.
+    """
     start, given, held = np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, bool)
     if warm_start is not None:
         actions, committed = np.asarray(warm_start.actions, np.float32), np.asarray(warm_start.committed)
@@ -57,5 +62,6 @@ def make_descent(shape: tuple[int, int, int], stopping: Stopping, warm_start: Wa
         if missing.size:
             raise ValueError(f"warm_start.actions must be finite in committed rows, got NaN in samples {missing.tolist()}.")
         start = np.where(given, np.asarray(normalize(np.where(given, actions, 0), normalizer), np.float32), 0)
-    limits = (stopping.min_gradient, stopping.min_energy_drop, stopping.min_step_length)
-    return Descent(*map(jnp.asarray, (start, given, held, np.int32(stopping.max_steps), *map(np.float32, limits))))
+    rule = stopping or Stopping(num_steps)
+    limits = (np.nan if stopping is None else rule.min_gradient, rule.min_energy_drop, rule.min_step_length)
+    return Descent(*map(jnp.asarray, (start, given, held, np.int32(rule.max_steps), *map(np.float32, limits))))

@@ -124,7 +124,8 @@ class Descent(NamedTuple):
       start: chunk to begin from, normalised.
       given: True where `start` counts; elsewhere a sample begins with noise from its key.
       held: True where `start` counts and stays as it is.
-      max_steps, min_gradient, min_energy_drop, min_step_length: see `ebt_jax.stopping`.
+      max_steps, min_gradient, min_energy_drop, min_step_length: see `ebt_jax.stopping`. A `min_gradient` of NaN leaves the gradient to the
+        method's own rule, as `Method.sample` has it.
     """
 
     start: Float[Array, "b h a"]

@@ -41,6 +41,24 @@ def test_each_sample_rests_by_itself_whatever_its_neighbours_do():
         np.testing.assert_allclose(alone.actions[0], output.actions[row], atol=1e-6)
 
 
+def test_a_policy_keeps_its_own_rule_whatever_else_is_asked():
+    """A start that says nothing and a constraint that costs nothing change nothing, steps included."""
+    policy = quadratic_policy(step_size=0.5, min_gradient=1e-2)
+    ask = lambda steps, **how: policy.sample_actions(observe(CENTERS), keys(policy, 3), steps, **how)
+    nothing = WarmStart(np.full((3, H, A), np.nan, np.float32), np.zeros(3, int))
+    free = lambda actions, proprio: jnp.zeros(len(actions))
+    for steps in (40, 4):
+        plain = ask(steps)
+        assert (plain.num_steps < 40).all()
+        for how in ({"warm_start": nothing}, {"constraint": free}):
+            asked = ask(steps, **how)
+            np.testing.assert_array_equal(asked.num_steps, plain.num_steps)
+            np.testing.assert_allclose(asked.actions, plain.actions, atol=1e-6)
+    assert len(set(ask(40).num_steps.tolist())) > 1
+    capped = policy.sample_actions(observe(CENTERS), keys(policy, 3), stopping=Stopping(20), warm_start=nothing)
+    np.testing.assert_array_equal(capped.num_steps, 20)  # who gives a rule gets that
+
+
 def test_a_warm_start_begins_where_it_says_and_with_noise_elsewhere():
     policy = quadratic_policy(step_size=1e-6)
     start = np.full((3, H, A), np.nan, np.float32)

@@ -50,7 +50,8 @@ def descend(
 class Steered:
     """`Method.minimize` by `minimize_energy_until`: E + penalty over the entries that are not held, from `descent.start` or noise.
 
-    What is held is put in place inside the energy, so that its gradient is 0 and counts in no norm.
+    What is held is put in place inside the energy, so that its gradient is 0 and counts in no norm. Where `descent.min_gradient` is NaN,
+    samples rest by the rule of `descend`.
 
     Attributes:
       step_size: (params, cap) -> alpha; None for the settings' own.
@@ -71,16 +72,18 @@ class Steered:
             actions = placed(actions)
             return energy_fn(actions) if penalty is None else energy_fn(actions) + penalty(actions)
 
+        own = jnp.isnan(descent.min_gradient)
         actions, trace = minimize_energy_until(
             total,
             placed(jnp.where(descent.given, descent.start, noise)),
             self.mcmc,
-            tolerance=descent.min_gradient,
+            tolerance=jnp.where(own, self.mcmc.min_gradient, descent.min_gradient),
             max_steps=CAPACITY,
             min_energy_drop=descent.min_energy_drop,
             min_step_length=descent.min_step_length,
             limit=descent.max_steps,
             step_size=self.step_size(params, descent.max_steps),
+            final_step=own,
         )
         actions, path = placed(actions), jax.vmap(placed)(trace.actions)
         if isinstance(self.model, VectorModel):

@@ -78,6 +78,19 @@ def test_the_artifact_answers_as_the_policy_does_whatever_is_asked(policy, loade
     np.testing.assert_allclose(policy.energy(observation, actions), loaded.energy(observation, actions), rtol=1e-6)
 
 
+def test_the_artifact_keeps_the_policys_own_rule_of_rest(tmp_path):
+    policy = quadratic_policy(step_size=0.4, min_gradient=0.05)
+    artifact = load_artifact(export_policy(policy, tmp_path / "artifact", ["cpu"], sample_steps=[30]))
+    observation = observe(np.array([[0.5, -1.0], [9.0, 5.0]]))
+    nothing = WarmStart(np.full((2, H, A), np.nan, np.float32), np.zeros(2, int))
+    free = lambda actions, proprio: 0 * actions[:, 0, 0]
+    wanted = policy.sample_actions(observation, keys(policy, 2), 30).num_steps
+    assert wanted[0] < wanted[1] < 30
+    for how in ({}, {"warm_start": nothing}, {"constraint": free}):
+        found = artifact.sample_actions(observation, keys(artifact, 2), 30, **how)
+        np.testing.assert_array_equal(found.num_steps, wanted, err_msg=str(how))
+
+
 def test_everything_a_robot_needs_comes_along(policy, loaded, exported):
     assert (loaded.specs, loaded.sample_steps, loaded.execution_horizon) == (policy.specs, 2, 2)
     assert loaded.identity == policy.identity._replace(path=str(exported))

@@ -20,7 +20,7 @@ SPECS = Specs(
 )
 
 
-def quadratic_policy(step_size=0.5, stiffness=0.0, energy=None):
+def quadratic_policy(step_size=0.5, stiffness=0.0, energy=None, min_gradient=0.0):
     """`center` of a row is its newest proprio, the same for the whole chunk; `energy` (context, actions) -> [b] takes E's place."""
 
     def quadratic(params, context, actions):
@@ -33,7 +33,7 @@ def quadratic_policy(step_size=0.5, stiffness=0.0, energy=None):
     model = EnergyModel(lambda key, batch: {"gain": jnp.ones(())}, lambda params, o: jnp.asarray(o.proprio)[:, -1], quadratic, (H, A))
     rows = np.random.default_rng(0).normal(size=(50, 2))
     return Policy(
-        method=ebt(EBT(), MCMC(num_steps=2, step_size=step_size), model),
+        method=ebt(EBT(), MCMC(num_steps=2, step_size=step_size, min_gradient=min_gradient), model),
         params={"gain": jnp.ones(())},
         specs=SPECS,
         statistics=Statistics(VectorStatistics.of(rows), VectorStatistics.of(rows), 50, 1),
