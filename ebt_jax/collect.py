@@ -29,6 +29,7 @@ def main() -> None:
     tasks = _TASKS.value or list(known)
     _require_known("tasks", tasks, known)
     _require_known("cameras", cameras, [camera.name for camera in simulators.embodiment(suite).cameras])
+    simulators.check_installed(suite)
     name = _NAME.value or "_".join([suite, *([_snake_case(tasks[0])] if len(tasks) == 1 else [])])
     settings = {"suite": suite, "tasks": ",".join(tasks), "episodes": _EPISODES.value, "seed": _SEED.value, "noise": _NOISE.value}
     settings |= {"cameras": ",".join(cameras)} if cameras else {}

@@ -187,7 +187,10 @@ def _check_doubt() -> None:
 
 
 def _checked_tasks() -> tuple[str, ...]:
-    """The tasks asked for. Raises flags.ValidationError, which is wrong usage, for unknown or missing ones."""
+    """The tasks asked for.
+
+    Raises flags.ValidationError, which is wrong usage, for unknown or missing ones, ImportError where the suite is not installed.
+    """
     missing = [name for name, flag in (("policy", _POLICY), ("suite", _SUITE)) if not flag.value]
     if missing:
         raise flags.ValidationError(f"--{' and --'.join(missing)} must be given, unless --merge is.")
@@ -200,6 +203,7 @@ def _checked_tasks() -> tuple[str, ...]:
     unknown = sorted(set(tasks) - set(known))
     if unknown:
         raise flags.ValidationError(f"--tasks must be among {', '.join(known)}, got {', '.join(unknown)}.")
+    simulators.check_installed(_SUITE.value or "")
     return tasks or known
 
 

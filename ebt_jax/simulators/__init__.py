@@ -1,20 +1,43 @@
-"""One adapter a suite, behind gymnasium's API: `make(suite, task)`. A suite's package is imported when it is made."""
+"""One adapter a suite, behind gymnasium's API: `make(suite, task)`. A suite's package is imported when it is made; what its tasks and
+numbers are is known without it."""
 
 import importlib
+import importlib.util
+from typing import NamedTuple
 
 from ebt_jax.simulators.simulator import Embodiment, Simulator
 
+
+class Adapter(NamedTuple):
+    """Where a suite's class is, what it needs beside gymnasium, and the extra that installs both."""
+
+    module: str
+    name: str
+    package: str
+    extra: str
+
+
 SUITES = {
-    "metaworld": ("ebt_jax.simulators.metaworld", "MetaWorld"),
-    "obstacle": ("ebt_jax.simulators.obstacle", "Obstacle"),
-    "pusht": ("ebt_jax.simulators.pusht", "PushT"),
-    "robosuite": ("ebt_jax.simulators.robosuite", "Robosuite"),
+    "metaworld": Adapter("ebt_jax.simulators.metaworld", "MetaWorld", "metaworld", "metaworld"),
+    "obstacle": Adapter("ebt_jax.simulators.obstacle", "Obstacle", "metaworld", "metaworld"),
+    "pusht": Adapter("ebt_jax.simulators.pusht", "PushT", "gym_pusht", "sim"),
+    "robosuite": Adapter("ebt_jax.simulators.robosuite", "Robosuite", "robosuite", "sim"),
 }
 
 
 def make(suite: str, task: str, cameras: tuple[str, ...] = ()) -> Simulator:
     """A simulator of one task. Raises ValueError for an unknown suite, task or camera, ImportError where the suite is not installed."""
-    return getattr(_module(suite), SUITES[suite][1])(task, cameras)
+    made = getattr(_module(suite), SUITES[suite].name)
+    check_installed(suite)
+    return made(task, cameras)
+
+
+def check_installed(suite: str) -> None:
+    """Raises ImportError where the packages of a suite are not installed; imports none of them."""
+    needed = SUITES[suite]
+    missing = [name for name in ("gymnasium", needed.package) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"suite {suite} needs {' and '.join(missing)}, got no such package. Try pip install 'ebt_jax[{needed.extra}]'.")
 
 
 def tasks(suite: str) -> tuple[str, ...]:
@@ -24,7 +47,7 @@ def tasks(suite: str) -> tuple[str, ...]:
 
 def with_experts() -> tuple[str, ...]:
     """The suites whose tasks a scripted expert can show."""
-    return tuple(suite for suite in SUITES if getattr(_module(suite), SUITES[suite][1]).expert_action is not Simulator.expert_action)
+    return tuple(suite for suite in SUITES if getattr(_module(suite), SUITES[suite].name).expert_action is not Simulator.expert_action)
 
 
 def embodiment(suite: str) -> Embodiment:
@@ -35,4 +58,4 @@ def embodiment(suite: str) -> Embodiment:
 def _module(suite: str):
     if suite not in SUITES:
         raise ValueError(f"suite must be one of {', '.join(SUITES)}, got {suite!r}.")
-    return importlib.import_module(SUITES[suite][0])
+    return importlib.import_module(SUITES[suite].module)

@@ -8,13 +8,20 @@ Environments run in processes of their own, which import neither jax nor a model
 
 import abc
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from ebt_jax.specs import ActionDimension, ActionSpec, CameraSpec, Dimension, LanguageSpec, ObservationSpec, Specs
+
+if TYPE_CHECKING:
+    from gymnasium import Env, spaces
+else:
+    try:
+        from gymnasium import Env
+    except ImportError:  # without a simulator's extra: what its numbers mean is known there, too
+        Env = object
 
 STATES_PER_SEED = 1_000_000
 FIRST_EVALUATION_STATE = 100_000
@@ -66,25 +73,26 @@ class Embodiment:
         )
 
 
-class Simulator(gymnasium.Env, abc.ABC):
+class Simulator(Env, metaclass=abc.ABCMeta):
     """A task of a suite. The state after `reset(seed=s)` is a pure function of (task, s), whatever happened before.
 
     `step` gives `info["success"]`, and terminated = success; it may be stepped on after that.
     """
 
-    action_space: gymnasium.spaces.Box
-    observation_space: gymnasium.spaces.Dict
+    action_space: "spaces.Box"
+    observation_space: "spaces.Dict"
 
     def __init__(self, embodiment: Embodiment, cameras: tuple[str, ...]) -> None:
+        from gymnasium import spaces
+
         known = {camera.name: camera for camera in embodiment.cameras}
         unknown = sorted(set(cameras) - set(known))
         if unknown:
             raise ValueError(f"cameras must be among {sorted(known)}, got {unknown}.")
         self.embodiment, self.cameras = embodiment, cameras
         low, high = (np.array([getattr(d, side) for d in embodiment.action], np.float32) for side in ("low", "high"))
-        self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
-        spaces = gymnasium.spaces
-        images: dict[str, gymnasium.Space] = {
+        self.action_space = spaces.Box(low, high, dtype=np.float32)
+        images: dict[str, spaces.Space] = {
             name: spaces.Box(0, 255, (known[name].height, known[name].width, 3), np.uint8) for name in cameras
         }
         printable = "".join(map(chr, range(32, 127)))

@@ -1,5 +1,9 @@
 """What holds for every suite."""
 
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -61,3 +65,42 @@ def test_demonstrations_and_evaluations_never_start_from_the_same_state() -> Non
         demonstration_state(0, 100_000)
     with pytest.raises(ValueError, match=r"got 100000\. Evaluation with seed 0 starts from the published states 100000, 100001"):
         evaluation_state(100_000, 0)
+
+
+WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['gymnasium', 'metaworld', 'mujoco', 'robosuite', 'gym_pusht'])); "
+"""As an install without the extras is."""
+
+
+def test_without_a_simulator_the_tables_are_there_and_the_remedy_is_said() -> None:
+    script = WITHOUT + (
+        "from ebt_jax import simulators; import ebt_jax.evaluation.open_loop, ebt_jax.evaluation.rollouts\n"
+        "for suite in simulators.SUITES:\n"
+        "  print(len(simulators.tasks(suite)), simulators.embodiment(suite).max_steps)\n"
+        "  try: simulators.make(suite, simulators.tasks(suite)[0])\n"
+        "  except ImportError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[::2] == ["50 500", "1 500", "1 300", "3 400"]
+    assert lines[1] == "suite metaworld needs gymnasium and metaworld, got no such package. Try pip install 'ebt_jax[metaworld]'."
+    assert ["ebt_jax[metaworld]" in line for line in lines[1::2]] == [True, True, False, False]
+    assert all("pip install 'ebt_jax[sim]'" in line for line in lines[5::2])
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "code", "said"),
+    [
+        ("evaluate", ("--help",), 0, ""),
+        ("collect", ("--help",), 0, ""),
+        ("evaluate", ("--merge",), 1, "must hold the parts of one evaluation, got none"),
+        ("evaluate", ("--policy=nothing", "--suite=robosuite"), 1, "pip install 'ebt_jax[sim]'"),
+        ("collect", ("--suite=metaworld", "--tasks=reach-v3"), 1, "pip install 'ebt_jax[metaworld]'"),
+    ],
+)
+def test_commands_start_without_a_simulator(command: str, words: tuple[str, ...], code: int, said: str, tmp_path: pathlib.Path) -> None:
+    script = WITHOUT + f"from ebt_jax import cli, {command}; cli.run({command}.main, {command}.__doc__)"
+    done = subprocess.run([sys.executable, "-c", script, *words, f"--output={tmp_path}"], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
