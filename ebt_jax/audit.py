@@ -2,8 +2,10 @@
 
   python -m ebt_jax.audit --policy=PATH --data_dir=FOLDER --dataset=NAME --output=DIR [--statistic=above_answer] [--every=4]
 
-PATH is a run or an exported artifact whose method has an energy; any RLDS folder that its specs fit will do. Writes DIR/energies.csv, one
-line a chunk, and DIR/report.html. The last line names the first episode. What the statistics are: docs/doubt.md.
+PATH is a run or an exported artifact whose method has an energy; any RLDS folder that its specs fit will do. A dataset that the run learnt
+from is split as there: --split=validation audits what the run held out, of a dataset of another name --split=train is all of it. Writes
+DIR/energies.csv, one line a chunk, and DIR/report.html. The last line says whose episodes these are and names the first. What the
+statistics are: docs/doubt.md.
 """
 
 import pathlib
@@ -18,7 +20,7 @@ _POLICY = flags.DEFINE_string("policy", None, "A workdir, its checkpoints, one s
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "The folder that holds the dataset.", required=True)
 _DATASET = flags.DEFINE_string("dataset", None, "Its name.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for energies.csv and report.html.", required=True)
-_SPLIT = flags.DEFINE_enum("split", "train", ["train", "validation"], "Which of the dataset's episodes.")
+_SPLIT = flags.DEFINE_enum("split", "train", ["train", "validation"], "Episodes that the policy's run trained on, or held out.")
 _STATISTIC = flags.DEFINE_enum("statistic", "above_answer", STATISTICS, "What to rank by; higher fits worse. All are written.")
 _EVERY = flags.DEFINE_integer("every", 1, "Score the chunk that begins at every so-manyth step.", lower_bound=1)
 _REFERENCES = flags.DEFINE_integer("references", 64, "Chunks of the dataset that the others are held against.", lower_bound=1)
@@ -32,12 +34,13 @@ def main() -> None:
     import numpy as np
 
     from ebt_jax.evaluation.audit import audit, chunks, episode_means, make_scorer, reference_chunks, write_csv
-    from ebt_jax.evaluation.open_loop import open_dataset
+    from ebt_jax.evaluation.open_loop import open_dataset, which_episodes
     from ebt_jax.loading import load
     from ebt_jax.report.audit import write_audit_report
 
     policy = load(_POLICY.value)
-    mixture = open_dataset(policy, _DATA_DIR.value, _DATASET.value)
+    mixture = open_dataset(policy, _DATA_DIR.value, _DATASET.value, as_trained=True)
+    which = which_episodes(policy, _DATASET.value, _SPLIT.value)
     references = reference_chunks(mixture, _REFERENCES.value, _SEED.value)
     settings = {"every": _EVERY.value, "temperature": _TEMPERATURE.value, "seed": _SEED.value}
     found = audit(policy, mixture, _SPLIT.value, references, **settings, progress=cli.progress)
@@ -54,7 +57,7 @@ def main() -> None:
     path = write_audit_report(
         output / "report.html",
         title=f"Audit of {_DATASET.value}",
-        subtitle=f"{policy.identity.method} · step {policy.identity.step} · {_POLICY.value}",
+        subtitle=f"{policy.identity.method} · step {policy.identity.step} · {_POLICY.value} · episodes {which}",
         statistic=_STATISTIC.value,
         values=values,
         means=means,
@@ -71,7 +74,8 @@ def main() -> None:
     )
     logging.info("wrote %s", path)
     first = int(np.nanargmax(means))
-    print(f"{len(values)} chunks of {len(found.names)} episodes; first: {found.names[first]} ({_STATISTIC.value} {means[first]:.4g})")
+    worst = f"{found.names[first]} ({_STATISTIC.value} {means[first]:.4g})"
+    print(f"{len(values)} chunks of {len(found.names)} episodes {which}; first: {worst}")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@
 
 The first is closed loop in a simulator, from fixed initial states; the second compares actions with a dataset's, without acting; the
 last two share a closed loop out over processes or machines and put its parts together. PATH is a run or an exported artifact.
-Writes DIR/results.json, DIR/report.html and, in closed loop, DIR/videos/TASK/*.mp4; without the packages that draw and film, results.json
-alone. The last line is the result.
+A dataset that the policy's run learnt from is split as there: --split=validation is what the run held out. Writes DIR/results.json,
+DIR/report.html and, in closed loop, DIR/videos/TASK/*.mp4; without the packages that draw and film, results.json alone. The last line is
+the result, and says of a dataset's episodes whether the policy was trained on them.
 """
 
 import dataclasses
@@ -61,7 +62,9 @@ _MERGE = flags.DEFINE_bool("merge", False, "Put the parts of all workers in --ou
 _NUM_ENVS = flags.DEFINE_integer("num_envs", 16, "Environments at a time, at most 16; results do not depend on it.", lower_bound=1)
 _VIDEOS = flags.DEFINE_integer("videos", 3, "Episodes of each task to film.", lower_bound=0)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Suite dataset: the folder that holds the datasets.")
-_SPLIT = flags.DEFINE_enum("split", "train", ["train", "validation"], "Suite dataset: which episodes.")
+_SPLIT = flags.DEFINE_enum(
+    "split", "train", ["train", "validation"], "Suite dataset: the episodes that the policy's run trained on, or those it held out."
+)
 
 
 def main() -> None:
@@ -266,17 +269,17 @@ def _stopping(policy: Any, batch_size: int) -> Any:
 
 
 def _open_loop(policy: Any, names: tuple[str, ...]) -> tuple[dict[str, Any], str]:
-    from ebt_jax.evaluation.open_loop import open_dataset, open_loop
+    from ebt_jax.evaluation.open_loop import open_dataset, open_loop, trained_on, which_episodes
 
-    tasks = {}
+    tasks, split = {}, _SPLIT.value or ""
     for name in names:
-        mixture = open_dataset(policy, _DATA_DIR.value, name)
-        tasks[name] = open_loop(
-            policy, mixture, _SPLIT.value, _EPISODES.value, _SEED.value, sample_steps=_SAMPLE_STEPS.value, progress=cli.progress
-        )
+        mixture = open_dataset(policy, _DATA_DIR.value, name, as_trained=True)
+        found = open_loop(policy, mixture, split, _EPISODES.value, _SEED.value, sample_steps=_SAMPLE_STEPS.value, progress=cli.progress)
+        tasks[name] = {"trained_on": trained_on(policy, name, split), **found}
         print(f"{name}: " + ", ".join(f"{dimension} {error:.4g}" for dimension, error in tasks[name]["rmse"].items()) + " (rmse)")
     relative = sum(found["relative_mse"] for found in tasks.values()) / len(tasks)
-    return {"tasks": tasks, "split": _SPLIT.value}, f"action error {relative:.4f} of the mean action's (mean squared)"
+    which = ", and ".join(dict.fromkeys(which_episodes(policy, name, split) for name in names))
+    return {"tasks": tasks, "split": split}, f"action error {relative:.4f} of the mean action's (mean squared), episodes {which}"
 
 
 def _words(successes: int, episodes: int, interval: Any) -> str:

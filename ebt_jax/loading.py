@@ -8,8 +8,11 @@ import numpy as np
 
 from ebt_jax.artifact import MANIFEST, load_artifact
 from ebt_jax.normalize import make_normalizer
-from ebt_jax.policy import Identity, Policy
+from ebt_jax.policy import Experiment, Identity, Policy
 from ebt_jax.types import Params
+
+HOLDING_OUT = ("validation_fraction", "validation_folds", "validation_fold", "seed")
+"""The settings of a run's data that say which episodes it held out."""
 
 
 def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:
@@ -41,6 +44,7 @@ def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:
         execution_horizon=settings.execution_horizon,
         identity=Identity(str(path), parameters_sha256(params), step, settings.method["name"]),
         calibration=calibration,
+        experiment=Experiment(tuple(settings.data.weights), {name: getattr(settings.data, name) for name in HOLDING_OUT}),
     )
 
 

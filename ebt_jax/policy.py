@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -33,6 +33,19 @@ class Identity(NamedTuple):
     sha256: str
     step: int
     method: str
+
+
+class Experiment(NamedTuple):
+    """What the run that trained a policy learnt from.
+
+    Attributes:
+      datasets: names, those of its mixture.
+      held_out: how it held episodes out of them: `validation_fraction`, `validation_folds`, `validation_fold` and `seed`, as in
+        `ebt_jax.data.settings.DataSettings`.
+    """
+
+    datasets: tuple[str, ...]
+    held_out: Mapping[str, float]
 
 
 class PolicyOutput(NamedTuple):
@@ -81,6 +94,7 @@ class Policy:
       sample_steps: steps of the method's sampler unless a call says otherwise.
       execution_horizon: actions to execute of each chunk before asking again.
       calibration: text of calibration.json, what is known of how far the policy's doubt can be trusted; "" where nothing was measured.
+      experiment: what the policy's run was; None where that is not known.
     """
 
     method: Method
@@ -93,6 +107,7 @@ class Policy:
     execution_horizon: int
     identity: Identity
     calibration: str = ""
+    experiment: Experiment | None = None
 
     def sample_actions(
         self,

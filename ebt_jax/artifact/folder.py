@@ -22,7 +22,7 @@ from ebt_jax.artifact.manifest import FORMAT, MANIFEST, digest, read_verified
 from ebt_jax.artifact.programs import as_method, flat, lower
 from ebt_jax.methods.descent import Steered
 from ebt_jax.normalize import Normalizer, Statistics
-from ebt_jax.policy import Identity, Policy
+from ebt_jax.policy import Experiment, Identity, Policy
 from ebt_jax.specs import Specs
 
 _LOG = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ def export_policy(
         "platforms": list(platforms),
         "rounded": any("bf16" in program.mlir_module() for program in programs.values()),
         "identity": {"sha256": policy.identity.sha256, "step": policy.identity.step, "method": policy.identity.method},
+        "experiment": policy.experiment._asdict() if policy.experiment else None,
         "sample_steps": {"own": policy.sample_steps, "all": steps},
         "execution_horizon": policy.execution_horizon,
         "mcmc": dataclasses.asdict(minimize.mcmc) if minimize else None,
@@ -99,6 +100,7 @@ def load_artifact(path: str | pathlib.Path) -> Policy:
     manifest, files = read_verified(path)
     programs = {name.removesuffix(".bin"): export.deserialize(bytearray(files[name])) for name in files if name.endswith(".bin")}
     specs = Specs.from_json(files["specs.json"].decode())
+    experiment = manifest.get("experiment")  # older artifacts have none
     normalizers = load_tensors(files["normalizers.safetensors"])
     action, proprio = (Normalizer(normalizers[f"{part}.shift"], normalizers[f"{part}.scale"]) for part in ("action", "proprio"))
     policy = Policy(
@@ -112,6 +114,7 @@ def load_artifact(path: str | pathlib.Path) -> Policy:
         execution_horizon=manifest["execution_horizon"],
         identity=Identity(path=str(path), **manifest["identity"]),
         calibration=files.get("calibration.json", b"").decode(),
+        experiment=Experiment(tuple(experiment["datasets"]), experiment["held_out"]) if experiment else None,
     )
     _LOG.info("checking the artifact %s", path)
     exact = jax.default_backend() == "cpu" and not manifest["rounded"]

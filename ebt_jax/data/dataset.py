@@ -52,7 +52,7 @@ class Dataset:
         if own is None:
             raise ValueError(
                 f"dataset {name!r} must have a split {' or '.join(OWN_VALIDATION)} to validate on, got {sorted(self.folder.splits)}. "
-                "Hold some of the training episodes out: set validation_fraction above 0."
+                "Look at split train, or train with validation_fraction above 0, which holds some of its episodes out."
             )
         index = _index(self.folder, own, self.entry, settings)
         return self._filtered(own_validation_split(index, self.train.index, name))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ebt_jax.data.folder import find_folder
 from ebt_jax.data.mixture import Episode, Mixture, episodes, open_mixture
@@ -22,9 +22,21 @@ BATCH_SIZE = 64
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
+Errors = tuple[Float[np.ndarray, "n h a"], Float[np.ndarray, "n h a"], Bool[np.ndarray, "n h"]]
+"""Of the policy's chunks, of the mean action, and which rows of the chunks are real."""
 
-def open_dataset(policy: Policy, data_dir: str, name: str, cache_dir: str = "") -> Mixture:
-    """A dataset as this policy reads it. Raises ValueError listing every difference where it is not what the policy was trained on."""
+
+def open_dataset(policy: Policy, data_dir: str, name: str, cache_dir: str = "", *, as_trained: bool = False) -> Mixture:
+    """A dataset as this policy reads it.
+
+    Args:
+      as_trained: a dataset that the policy's run learnt from has its splits, so that "validation" is what the run held out. Otherwise, and
+        of other datasets, "train" is all episodes but those of the dataset's own validation split.
+
+    Raises ValueError listing every difference where the dataset is not what the policy was trained on.
+    """
+    known = policy.experiment
+    held_out = known.held_out if as_trained and known and name in known.datasets else {"validation_fraction": 0.0}
     spec = policy.specs.observation
     state = tuple(dimension.name for dimension in spec.proprio)
     there = {dimension.name for dimension in describe(find_folder(data_dir, name)).spec.proprio}
@@ -38,12 +50,26 @@ def open_dataset(policy: Policy, data_dir: str, name: str, cache_dir: str = "") 
         language=spec.language.kind,
         tokenizer=spec.language if spec.language.kind == "tokens" else "",
         proprio=state if there.issuperset(state) else ("*",),
-        validation_fraction=0.0,
         cache_dir=cache_dir,
+        **held_out,
     )
     mixture = open_mixture(settings)
     check_compatible(policy.specs, mixture.specs, f"dataset {name!r}")
     return mixture
+
+
+def trained_on(policy: Policy, name: str, split: str) -> bool | None:
+    """Whether the policy learnt from this split of `open_dataset(..., as_trained=True)`; None where nobody noted that."""
+    return None if policy.experiment is None else split == "train" and name in policy.experiment.datasets
+
+
+def which_episodes(policy: Policy, name: str, split: str) -> str:
+    """The same in words, to stand behind "episodes"."""
+    if policy.experiment is None:
+        return "that the policy may have been trained on"
+    if name not in policy.experiment.datasets:
+        return "of a dataset the policy was not trained on"
+    return "the policy was trained on" if split == "train" else "held out of the policy's training"
 
 
 def open_loop(
@@ -59,17 +85,19 @@ def open_loop(
     """Errors over the first `num_episodes` episodes of `split` (0: all), over real entries of the chunks.
 
     Returns `mse` and `mean_action_mse` (normalised), `relative_mse` their ratio, and per action dimension, in its own unit, the
-    root mean square of the error: `rmse` over the chunk, `first_rmse` of its first action, `mean_action_rmse`.
+    root mean square of the error: `rmse` over the chunk, `first_rmse` of its first action, `mean_action_rmse`; and `episode`, the name,
+    length and normalised errors of each.
     """
     available = sum(len(part.episodes) for part in mixture.split(split))
     count = min(num_episodes or available, available)
-    errors = [
-        _episode_errors(policy, episode, number, seed, sample_steps)
-        for number, episode in zip(range(count), progress(episodes(mixture, split), count, "episodes"), strict=False)
-    ]
-    error, mean_error, mask = (np.concatenate(part) for part in zip(*errors, strict=True))
     scale = np.asarray(policy.action_normalizer.scale)
-    mse, mean_mse = (float(np.mean((part / scale)[mask] ** 2)) for part in (error, mean_error))
+    errors, each = [], []
+    for number, episode in zip(range(count), progress(episodes(mixture, split), count, "episodes"), strict=False):
+        errors.append(found := _episode_errors(policy, episode, number, seed, sample_steps))
+        mse, mean_mse = _mse(found, scale)
+        each.append({"name": episode.name, "length": len(episode.actions), "mse": mse, "mean_action_mse": mean_mse})
+    error, mean_error, mask = (np.concatenate(part) for part in zip(*errors, strict=True))
+    mse, mean_mse = _mse((error, mean_error, mask), scale)
     names = [dimension.name for dimension in policy.specs.action.dimensions]
     return {
         "episodes": count,
@@ -80,13 +108,19 @@ def open_loop(
         "rmse": _rmse(names, error[mask]),
         "first_rmse": _rmse(names, error[:, 0]),
         "mean_action_rmse": _rmse(names, mean_error[mask]),
+        "episode": each,
     }
 
 
-def _episode_errors(
-    policy: Policy, episode: Episode, number: int, seed: int, sample_steps: int | None
-) -> tuple[Float[np.ndarray, "n h a"], Float[np.ndarray, "n h a"], np.ndarray]:
-    """Error of the policy's chunk from every step, error of the mean action, and which rows of the chunks are real [n h]."""
+def _mse(errors: Errors, scale: Float[np.ndarray, " a"]) -> tuple[float, float]:
+    """Of the policy and of the mean action, normalised, over real entries."""
+    error, mean_error, mask = errors
+    mse, mean_mse = (float(np.mean((part / scale)[mask] ** 2)) for part in (error, mean_error))
+    return mse, mean_mse
+
+
+def _episode_errors(policy: Policy, episode: Episode, number: int, seed: int, sample_steps: int | None) -> Errors:
+    """From every step of an episode."""
     length, horizon = len(episode.actions), policy.specs.action.horizon
     ahead = np.arange(length)[:, None] + np.arange(horizon)
     target, mask = episode.actions[np.minimum(ahead, length - 1)], ahead < length

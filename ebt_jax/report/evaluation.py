@@ -133,9 +133,17 @@ def _open_loop(tasks: Mapping[str, Any]) -> Section:
         "How far the policy's chunks are from the demonstrator's, beside always acting the mean action. Root mean square, each dimension "
         "in its own unit. This finds faults; it does not rank policies in closed loop."
     )
-    header = ("dataset", "dimension", "chunk", "first action", "mean action")
+    learnt = {True: "trained on", False: "not trained on", None: "not known whether trained on"}
+    header = ("dataset", "episodes", "dimension", "chunk", "first action", "mean action")
     rows = [
-        (name, dimension, task["rmse"][dimension], task["first_rmse"][dimension], task["mean_action_rmse"][dimension])
+        (
+            name,
+            learnt[task.get("trained_on")],
+            dimension,
+            task["rmse"][dimension],
+            task["first_rmse"][dimension],
+            task["mean_action_rmse"][dimension],
+        )
         for name, task in tasks.items()
         for dimension in task["rmse"]
     ]

@@ -28,12 +28,14 @@ from ebt_jax.artifact import (
 from ebt_jax.artifact.manifest import MANIFEST, digest
 from ebt_jax.constraints import bounds
 from ebt_jax.execution import WarmStart
+from ebt_jax.policy import Experiment
 from ebt_jax.stopping import Stopping
 
 
 @pytest.fixture(scope="module")
 def policy():
-    return quadratic_policy(step_size=0.4, stiffness=0.3)
+    held_out = {"validation_fraction": 0.1, "validation_folds": 0, "validation_fold": 0, "seed": 3}
+    return dataclasses.replace(quadratic_policy(step_size=0.4, stiffness=0.3), experiment=Experiment(("a", "b"), held_out))
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,7 @@ def test_the_artifact_keeps_the_policys_own_rule_of_rest(tmp_path):
 def test_everything_a_robot_needs_comes_along(policy, loaded, exported):
     assert (loaded.specs, loaded.sample_steps, loaded.execution_horizon) == (policy.specs, 2, 2)
     assert loaded.identity == policy.identity._replace(path=str(exported))
+    assert loaded.experiment == policy.experiment
     np.testing.assert_array_equal(loaded.statistics.action.q99, policy.statistics.action.q99)
     assert json.loads((exported / MANIFEST).read_text())["platforms"] == ["cpu", "cuda", "tpu"]
 

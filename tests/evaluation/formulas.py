@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ebt_jax import simulators
+from ebt_jax.data.mixture import TOKENS
 from ebt_jax.normalize import Normalizer, Statistics, VectorStatistics
-from ebt_jax.policy import Identity, Policy
+from ebt_jax.policy import Experiment, Identity, Policy
 from ebt_jax.specs import ActionSpec, LanguageSpec, ObservationSpec, Specs
 from ebt_jax.types import Context, Keys, Method, Observation, Params, Sample
 
@@ -55,6 +56,17 @@ def suite_specs(suite: str, observation_horizon: int = 2, action_horizon: int = 
         ObservationSpec((), robot.proprio, LanguageSpec("tokens", 16, 128), observation_horizon),
         ActionSpec(robot.action, robot.frame, action_horizon, robot.control_rate_hz),
     )
+
+
+def constant_policy(normalised: list[float], experiment: Experiment | None = None) -> Policy:
+    """On the bundled sample: always the same action, [-1, 1]."""
+
+    def rule(proprio: Float[Array, "b t p"], keys: Keys, horizon: int) -> Float[Array, "b h a"]:
+        return jnp.broadcast_to(jnp.array(normalised), (len(proprio), horizon, 4))
+
+    specs = suite_specs("metaworld", action_horizon=3)
+    specs = dataclasses.replace(specs, observation=dataclasses.replace(specs.observation, language=TOKENS))
+    return dataclasses.replace(formula_policy(specs, rule), experiment=experiment)
 
 
 def reaching_policy() -> Policy:

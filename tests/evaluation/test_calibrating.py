@@ -133,6 +133,6 @@ def test_the_commands_calibrate_audit_and_export(tiny_run, tmp_path):
         "audit", f"--data_dir={bundled_sample_dir()}", "--dataset=metaworld_pick_place_v3", "--every=30", f"--output={tmp_path / 'audit'}"
     )
     assert audit.returncode == 0, audit.stderr
-    assert "100 episodes; first:" in audit.stdout
+    assert "episodes the policy was trained on; first:" in audit.stdout
     assert (tmp_path / "audit" / "energies.csv").read_text().startswith("episode,name,step,instruction,energy,relative_energy")
     assert "<svg" in (tmp_path / "audit" / "report.html").read_text()

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+from ebt_jax.data.settings import bundled_sample_dir
 from ebt_jax.stopping import Stopping
 
 SCRIPT = """
@@ -12,13 +13,14 @@ import sys
 import formulas
 import ebt_jax.loading
 from ebt_jax import cli, evaluate
-ebt_jax.loading.load = lambda path: formulas.POLICY
+from ebt_jax.policy import Experiment
+ebt_jax.loading.load = lambda path: {policy}
 cli.run(evaluate.main, evaluate.__doc__)
 """
 
 
-def run(*flags: str, policy: str = "reaching_policy()") -> subprocess.CompletedProcess[str]:
-    script = f"import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r}){SCRIPT.replace('POLICY', policy)}"
+def run(*flags: str, policy: str = "formulas.reaching_policy()") -> subprocess.CompletedProcess[str]:
+    script = f"import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r}){SCRIPT.format(policy=policy)}"
     return subprocess.run([sys.executable, "-c", script, *flags], capture_output=True, text=True)
 
 
@@ -38,11 +40,26 @@ def test_closed_loop_writes_results_and_ends_in_the_success_rate(tmp_path: pathl
 
 def test_a_task_that_has_no_result_ends_with_1_after_all_is_written(tmp_path: pathlib.Path) -> None:
     flags = ("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", "--episodes=1", "--videos=0", f"--output={tmp_path}")
-    done = run(*flags, policy="diverging(formulas.reaching_policy(), 0, 0, 4)")
+    done = run(*flags, policy="formulas.diverging(formulas.reaching_policy(), 0, 0, 4)")
     assert done.returncode == 1
     assert done.stdout.strip().endswith("interval 0.000 to 0.793), 1 could not go on (not_finite 1)")
     assert "got not_finite 1 in all 1 episodes of reach-v3" in done.stderr.strip().splitlines()[-1]
     assert json.loads((tmp_path / "results.json").read_text())["tasks"]["reach-v3"]["failures"] == {"not_finite": 1}
+
+
+def test_open_loop_measures_what_the_run_held_out_and_says_so(tmp_path: pathlib.Path) -> None:
+    sample = "metaworld_pick_place_v3"
+    held_out = {"validation_fraction": 0.0, "validation_folds": 20, "validation_fold": 0, "seed": 0}
+    ask = ("--policy=formula", "--suite=dataset", f"--data_dir={bundled_sample_dir()}", f"--tasks={sample}", f"--output={tmp_path}")
+    policy = f"formulas.constant_policy([0.0] * 4, Experiment(({sample!r},), {held_out}))"
+    done = run(*ask, "--split=validation", policy=policy)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("of the mean action's (mean squared), episodes held out of the policy's training")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["split"] == "validation"
+    assert results["tasks"][sample]["trained_on"] is False
+    assert len(results["tasks"][sample]["episode"]) == results["tasks"][sample]["episodes"] == 5
+    assert "not trained on" in (tmp_path / "report.html").read_text()
 
 
 def test_wrong_usage_ends_with_2_before_anything_is_loaded(tmp_path: pathlib.Path) -> None:

@@ -6,56 +6,88 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from formulas import formula_policy, suite_specs
+from formulas import constant_policy, formula_policy, suite_specs
 from jaxtyping import Array, Float
 
-from ebt_jax.data.mixture import TOKENS, Mixture
-from ebt_jax.data.settings import bundled_sample_dir
-from ebt_jax.evaluation.open_loop import open_dataset, open_loop
-from ebt_jax.policy import Policy
+from ebt_jax.data.mixture import Mixture, episodes, open_mixture
+from ebt_jax.data.settings import DataSettings, bundled_sample_dir
+from ebt_jax.evaluation.open_loop import open_dataset, open_loop, trained_on, which_episodes
+from ebt_jax.policy import Experiment
 from ebt_jax.types import Keys
 
 SAMPLE = "metaworld_pick_place_v3"
 
 
-def constant(normalised: list[float]) -> Policy:
-    """Always the same action, [-1, 1]."""
-
-    def rule(proprio: Float[Array, "b t p"], keys: Keys, horizon: int) -> Float[Array, "b h a"]:
-        return jnp.broadcast_to(jnp.array(normalised), (len(proprio), horizon, 4))
-
-    specs = suite_specs("metaworld", action_horizon=3)
-    return formula_policy(dataclasses.replace(specs, observation=dataclasses.replace(specs.observation, language=TOKENS)), rule)
+RUN = Experiment((SAMPLE,), {"validation_fraction": 0.0, "validation_folds": 20, "validation_fold": 3, "seed": 7})
 
 
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory: pytest.TempPathFactory) -> Mixture:
-    return open_dataset(constant([0.0] * 4), bundled_sample_dir(), SAMPLE, str(tmp_path_factory.mktemp("cache")))
+    return open_dataset(constant_policy([0.0] * 4), bundled_sample_dir(), SAMPLE, str(tmp_path_factory.mktemp("cache")))
 
 
 def test_errors_are_in_robot_units_and_normalised(mixture: Mixture) -> None:
-    found = open_loop(constant([0.5, 0.0, 0.0, 1.0]), mixture, "train", 0, seed=0)
+    found = open_loop(constant_policy([0.5, 0.0, 0.0, 1.0]), mixture, "train", 0, seed=0)
     actions = mixture.datasets[0].train.index.columns["action"]
     assert (found["episodes"], found["steps"]) == (100, len(actions))
     expected = np.sqrt(((np.array([0.005, 0, 0, 1.0]) - actions) ** 2).mean(0))
     np.testing.assert_allclose(list(found["first_rmse"].values()), expected, rtol=1e-4)
     assert list(found["rmse"]) == ["hand_x", "hand_y", "hand_z", "gripper"]
     assert found["relative_mse"] == pytest.approx(found["mse"] / found["mean_action_mse"])
+    each = found["episode"]
+    assert len({one["name"] for one in each}) == 100
+    assert sum(one["length"] for one in each) == found["steps"]
+    real = [3 * one["length"] - 3 for one in each]  # the last two chunks of an episode lack three rows
+    assert np.average([one["mse"] for one in each], weights=real) == pytest.approx(found["mse"], rel=1e-5)
 
 
 def test_acting_the_mean_is_the_yardstick(mixture: Mixture) -> None:
-    policy = constant([0.0] * 4)
+    policy = constant_policy([0.0] * 4)
     policy = dataclasses.replace(policy, statistics=mixture.statistics)
     normalised = (mixture.statistics.action.mean - [0, 0, 0, 0.5]) / [0.01, 0.01, 0.01, 0.5]
-    mean = dataclasses.replace(constant(normalised.tolist()), statistics=mixture.statistics)
+    mean = dataclasses.replace(constant_policy(normalised.tolist()), statistics=mixture.statistics)
     found = open_loop(mean, mixture, "train", 5, seed=0)
     assert found["relative_mse"] == pytest.approx(1.0, abs=1e-5)
     assert found["rmse"] == pytest.approx(found["mean_action_rmse"], rel=1e-4)
     assert open_loop(policy, mixture, "train", 5, seed=0)["mse"] != pytest.approx(found["mse"], rel=1e-3)
 
 
+def test_the_splits_are_those_of_the_run(tmp_path: pathlib.Path) -> None:
+    """Of a dataset that it learnt from, as training itself opens it; all episodes of any other."""
+    folder, policy = bundled_sample_dir(), constant_policy([0.0] * 4, RUN)
+    names = lambda mixture, split: [episode.name for episode in episodes(mixture, split)]
+    opened = open_dataset(policy, folder, SAMPLE, str(tmp_path), as_trained=True)
+    run = open_mixture(DataSettings(folder, SAMPLE, action_horizon=3, cache_dir=str(tmp_path), **RUN.held_out))
+    for split, count in (("train", 95), ("validation", 5)):
+        assert names(opened, split) == names(run, split)
+        assert len(names(opened, split)) == count
+    assert len(open_dataset(policy, folder, SAMPLE, str(tmp_path)).main.train.episodes) == 100
+    elsewhere = constant_policy([0.0] * 4, RUN._replace(datasets=("another",)))
+    other = open_dataset(elsewhere, folder, SAMPLE, str(tmp_path), as_trained=True)
+    assert len(other.main.train.episodes) == 100
+    with pytest.raises(ValueError, match="Look at split train"):
+        other.split("validation")
+
+
+@pytest.mark.parametrize(
+    ("datasets", "split", "learnt", "words"),
+    [
+        ((SAMPLE,), "train", True, "the policy was trained on"),
+        ((SAMPLE,), "validation", False, "held out of the policy's training"),
+        (("another",), "train", False, "of a dataset the policy was not trained on"),
+        (None, "train", None, "that the policy may have been trained on"),
+    ],
+)
+def test_it_is_said_whether_episodes_were_learnt_from(
+    datasets: tuple[str, ...] | None, split: str, learnt: bool | None, words: str
+) -> None:
+    policy = constant_policy([0.0] * 4, RUN._replace(datasets=datasets) if datasets else None)
+    assert trained_on(policy, SAMPLE, split) is learnt
+    assert which_episodes(policy, SAMPLE, split) == words
+
+
 def test_a_policy_that_reads_less_of_the_state_opens_the_dataset_so(tmp_path: pathlib.Path) -> None:
-    policy = constant([0.0] * 4)
+    policy = constant_policy([0.0] * 4)
     hand = dataclasses.replace(policy.specs.observation, proprio=policy.specs.observation.proprio[:3])
     opened = open_dataset(
         dataclasses.replace(policy, specs=dataclasses.replace(policy.specs, observation=hand)), bundled_sample_dir(), SAMPLE, str(tmp_path)
