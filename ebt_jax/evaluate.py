@@ -1,12 +1,16 @@
 """Evaluates a policy.
 
+  python -m ebt_jax.evaluate --policy=PATH --output=DIR
   python -m ebt_jax.evaluate --policy=PATH --suite=metaworld --tasks=pick-place-v3 --episodes=50 --seed=0 --output=DIR
   python -m ebt_jax.evaluate --policy=PATH --suite=dataset --data_dir=FOLDER --tasks=NAME --episodes=20 --seed=0 --output=DIR
   python -m ebt_jax.evaluate --policy=PATH --suite=... --worker=0/4 --output=DIR      and 1/4, 2/4, 3/4, anywhere; then
   python -m ebt_jax.evaluate --merge --output=DIR
 
-The first is closed loop in a simulator, from fixed initial states; the second compares actions with a dataset's, without acting; the
-last two share a closed loop out over processes or machines and put its parts together. PATH is a run or an exported artifact.
+The first is the evaluation that the run's config names: its suite, tasks, episodes and seed (config.evaluation), each where no flag says
+otherwise. With --suite nothing is taken from there. The second is closed loop in a simulator, from fixed initial states; the third
+compares actions with a dataset's, without acting; the last two share a closed loop out over processes or machines and put its parts
+together. PATH is a run or an exported artifact.
+
 A dataset that the policy's run learnt from is split as there: --split=validation is what the run held out. Writes DIR/results.json,
 DIR/report.html and, in closed loop, DIR/videos/TASK/*.mp4; without the packages that draw and film, results.json alone. The last line is
 the result, and says of a dataset's episodes whether the policy was trained on them.
@@ -17,7 +21,8 @@ import importlib.util
 import json
 import math
 import pathlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from absl import flags, logging
 
@@ -28,11 +33,19 @@ from ebt_jax.whole import write_whole
 VIDEOS = "videos"
 
 _POLICY = flags.DEFINE_string("policy", None, "A workdir, its checkpoints, one step of them, or an artifact.")
-_SUITE = flags.DEFINE_enum("suite", None, [*simulators.SUITES, "dataset"], "Where to evaluate.")
-_TASKS = flags.DEFINE_list("tasks", [], "Task names (suite dataset: dataset names); all of the suite's where empty.")
-_EPISODES = flags.DEFINE_integer("episodes", 50, "Episodes of each task.", lower_bound=1)
+_SUITE = flags.DEFINE_enum("suite", None, [*simulators.SUITES, "dataset"], "Where to evaluate; that of the run's config where unset.")
+_TASKS = flags.DEFINE_list(
+    "tasks", [], "Task names (suite dataset: dataset names); all of the suite's, or without --suite the config's, where empty."
+)
+_EPISODES = flags.DEFINE_integer(
+    "episodes", None, "Episodes of each task; 50, or without --suite the config's, where unset.", lower_bound=1
+)
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "Picks the initial states (0: the published 100000, 100001, ... of PushT) and the policy's noise.", lower_bound=0
+    "seed",
+    None,
+    "Picks the initial states (0: the published 100000, 100001, ... of PushT) and the policy's noise; 0, or without --suite the config's, "
+    "where unset.",
+    lower_bound=0,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for results.json, videos and report.html.", required=True)
 _SAMPLE_STEPS = flags.DEFINE_integer("sample_steps", None, "Steps of the policy's sampler; its own where unset.", lower_bound=1)
@@ -67,6 +80,15 @@ _SPLIT = flags.DEFINE_enum(
 )
 
 
+class Asked(NamedTuple):
+    """What is to be measured."""
+
+    suite: str
+    tasks: tuple[str, ...]
+    episodes: int
+    seed: int
+
+
 def main() -> None:
     """Loads, runs, writes, prints."""
     output = pathlib.Path(_OUTPUT.value)
@@ -76,17 +98,21 @@ def main() -> None:
     from ebt_jax.evaluation.results import conditions
     from ebt_jax.loading import load
 
-    tasks, shard, disturbance = _checked_tasks(), _checked_shard(), _checked_disturbance()
+    if not _POLICY.value:
+        raise flags.ValidationError("--policy must be given, unless --merge is.")
+    asked = _asked({}) if _SUITE.value else None  # before anything is loaded
+    shard, disturbance = _checked_shard(), _checked_disturbance()
     _check_flags()
     _check_doubt()
-    policy = load(_POLICY.value or "")
+    policy = load(_POLICY.value)
+    asked = asked or _asked(_own(policy))
     horizon = _EXECUTION_HORIZON.value or policy.execution_horizon
-    about = conditions(policy.identity, _SUITE.value or "", _SEED.value, horizon)
-    if _SUITE.value == "dataset":
-        measured, headline = _open_loop(policy, tasks)
+    about = conditions(policy.identity, asked.suite, asked.seed, horizon)
+    if asked.suite == "dataset":
+        measured, headline = _open_loop(policy, asked)
         _write(output, {**about, **measured}, headline)
         return
-    rollouts, about = _closed_loop(policy, tasks, output, shard, horizon, disturbance, about)
+    rollouts, about = _closed_loop(policy, asked, output, shard, horizon, disturbance, about)
     if shard is None:
         _finish(output, about, rollouts)
         return
@@ -189,30 +215,36 @@ def _check_doubt() -> None:
         )
 
 
-def _checked_tasks() -> tuple[str, ...]:
-    """The tasks asked for.
+def _own(policy: Any) -> Mapping[str, Any]:
+    """The evaluation of the policy's run. Raises flags.ValidationError where it has none."""
+    own = policy.experiment.evaluation if policy.experiment else {"suite": ""}
+    if not own["suite"]:
+        raise flags.ValidationError("--suite must be given for a policy whose run had none, config.evaluation.suite.")
+    return own
 
-    Raises flags.ValidationError, which is wrong usage, for unknown or missing ones, ImportError where the suite is not installed.
+
+def _asked(own: Mapping[str, Any]) -> Asked:
+    """What the flags say, and `own` where they say nothing.
+
+    Raises flags.ValidationError, which is wrong usage, for unknown or missing tasks, ImportError where the suite is not installed.
     """
-    missing = [name for name, flag in (("policy", _POLICY), ("suite", _SUITE)) if not flag.value]
-    if missing:
-        raise flags.ValidationError(f"--{' and --'.join(missing)} must be given, unless --merge is.")
-    tasks = tuple(_TASKS.value)
-    if _SUITE.value == "dataset":
+    suite, tasks = _SUITE.value or own["suite"], tuple(_TASKS.value or own.get("tasks", ()))
+    episodes, seed = _EPISODES.value or own.get("episodes", 50), own.get("seed", 0) if _SEED.value is None else _SEED.value
+    if suite == "dataset":
         if not _DATA_DIR.value or not tasks:
             raise flags.ValidationError("--suite=dataset must have --data_dir (the folder of datasets) and --tasks (their names).")
-        return tasks
-    known = simulators.tasks(_SUITE.value or "")
+        return Asked(suite, tasks, episodes, seed)
+    known = simulators.tasks(suite)
     unknown = sorted(set(tasks) - set(known))
     if unknown:
         raise flags.ValidationError(f"--tasks must be among {', '.join(known)}, got {', '.join(unknown)}.")
-    simulators.check_installed(_SUITE.value or "")
-    return tasks or known
+    simulators.check_installed(suite)
+    return Asked(suite, tasks or known, episodes, seed)
 
 
 def _closed_loop(
     policy: Any,
-    tasks: tuple[str, ...],
+    asked: Asked,
     output: pathlib.Path,
     shard: tuple[int, int] | None,
     horizon: int,
@@ -233,10 +265,7 @@ def _closed_loop(
         videos = 0
     rollouts = rollout(
         policy,
-        _SUITE.value or "",
-        tasks,
-        _EPISODES.value,
-        _SEED.value,
+        *asked,
         execution=execution,
         asking=asking,
         measure=measure_doubt if _DOUBT.value else None,
@@ -251,8 +280,8 @@ def _closed_loop(
     doubt = policy.doubt_settings.summary() if _DOUBT.value else None
     how = {"num_steps": asking.num_steps, "stopping": stopping, "num_starts": asking.num_starts, "doubt": doubt}
     settings = {"execution": dataclasses.asdict(execution), "asking": how, "disturbance": dataclasses.asdict(disturbance)}
-    masked = masked_cameras(policy, _SUITE.value or "")
-    return rollouts, {**about, **settings, "masked_cameras": masked, "tasks": list(tasks), "episodes": _EPISODES.value}
+    masked = masked_cameras(policy, asked.suite)
+    return rollouts, {**about, **settings, "masked_cameras": masked, "tasks": list(asked.tasks), "episodes": asked.episodes}
 
 
 def _stopping(policy: Any, batch_size: int) -> Any:
@@ -268,17 +297,17 @@ def _stopping(policy: Any, batch_size: int) -> Any:
     return Stopping(cap, *rules)
 
 
-def _open_loop(policy: Any, names: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+def _open_loop(policy: Any, asked: Asked) -> tuple[dict[str, Any], str]:
     from ebt_jax.evaluation.open_loop import open_dataset, open_loop, trained_on, which_episodes
 
     tasks, split = {}, _SPLIT.value or ""
-    for name in names:
+    for name in asked.tasks:
         mixture = open_dataset(policy, _DATA_DIR.value, name, as_trained=True)
-        found = open_loop(policy, mixture, split, _EPISODES.value, _SEED.value, sample_steps=_SAMPLE_STEPS.value, progress=cli.progress)
+        found = open_loop(policy, mixture, split, asked.episodes, asked.seed, sample_steps=_SAMPLE_STEPS.value, progress=cli.progress)
         tasks[name] = {"trained_on": trained_on(policy, name, split), **found}
         print(f"{name}: " + ", ".join(f"{dimension} {error:.4g}" for dimension, error in tasks[name]["rmse"].items()) + " (rmse)")
     relative = sum(found["relative_mse"] for found in tasks.values()) / len(tasks)
-    which = ", and ".join(dict.fromkeys(which_episodes(policy, name, split) for name in names))
+    which = ", and ".join(dict.fromkeys(which_episodes(policy, name, split) for name in asked.tasks))
     return {"tasks": tasks, "split": split}, f"action error {relative:.4f} of the mean action's (mean squared), episodes {which}"
 
 

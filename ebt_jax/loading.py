@@ -1,5 +1,6 @@
 """A path -> the `Policy` that lies there."""
 
+import dataclasses
 import hashlib
 import pathlib
 
@@ -44,7 +45,11 @@ def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:
         execution_horizon=settings.execution_horizon,
         identity=Identity(str(path), parameters_sha256(params), step, settings.method["name"]),
         calibration=calibration,
-        experiment=Experiment(tuple(settings.data.weights), {name: getattr(settings.data, name) for name in HOLDING_OUT}),
+        experiment=Experiment(
+            datasets=tuple(settings.data.weights),
+            held_out={name: getattr(settings.data, name) for name in HOLDING_OUT},
+            evaluation={**dataclasses.asdict(settings.evaluation), "tasks": list(settings.evaluation.tasks)},
+        ),
     )
 
 

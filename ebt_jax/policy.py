@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,16 +36,18 @@ class Identity(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """What the run that trained a policy learnt from.
+    """What the run that trained a policy learnt from, and the evaluation that belongs to it.
 
     Attributes:
       datasets: names, those of its mixture.
       held_out: how it held episodes out of them: `validation_fraction`, `validation_folds`, `validation_fold` and `seed`, as in
         `ebt_jax.data.settings.DataSettings`.
+      evaluation: `suite` ("" for none), `tasks`, `episodes` and `seed`, as its config had them.
     """
 
     datasets: tuple[str, ...]
-    held_out: Mapping[str, float]
+    held_out: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
 
 
 class PolicyOutput(NamedTuple):

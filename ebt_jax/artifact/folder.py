@@ -114,7 +114,7 @@ def load_artifact(path: str | pathlib.Path) -> Policy:
         execution_horizon=manifest["execution_horizon"],
         identity=Identity(path=str(path), **manifest["identity"]),
         calibration=files.get("calibration.json", b"").decode(),
-        experiment=Experiment(tuple(experiment["datasets"]), experiment["held_out"]) if experiment else None,
+        experiment=Experiment(**{**experiment, "datasets": tuple(experiment["datasets"])}) if experiment else None,
     )
     _LOG.info("checking the artifact %s", path)
     exact = jax.default_backend() == "cpu" and not manifest["rounded"]

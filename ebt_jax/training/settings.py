@@ -35,7 +35,7 @@ class MeshSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """The closed-loop evaluation that belongs to this experiment; `suite` "" has none."""
+    """The closed-loop evaluation that belongs to this experiment; `suite` "" has none. `evaluate` runs it where no suite is given."""
 
     suite: str = ""
     tasks: tuple[str, ...] = ()

@@ -35,7 +35,9 @@ from ebt_jax.stopping import Stopping
 @pytest.fixture(scope="module")
 def policy():
     held_out = {"validation_fraction": 0.1, "validation_folds": 0, "validation_fold": 0, "seed": 3}
-    return dataclasses.replace(quadratic_policy(step_size=0.4, stiffness=0.3), experiment=Experiment(("a", "b"), held_out))
+    evaluation = {"suite": "pusht", "tasks": ["pusht"], "episodes": 7, "seed": 2}
+    experiment = Experiment(("a", "b"), held_out, evaluation)
+    return dataclasses.replace(quadratic_policy(step_size=0.4, stiffness=0.3), experiment=experiment)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from ebt_jax.data.mixture import TOKENS
 from ebt_jax.data.settings import bundled_sample_dir
 from ebt_jax.evaluation.calibrating import demonstrated, find_step, measured_with, rolled_out, write_calibration
 from ebt_jax.evaluation.open_loop import open_dataset
+from ebt_jax.policy import Experiment
 from ebt_jax.uncertainty import Doubt
 
 SHA = "0" * 64
@@ -98,6 +99,12 @@ def test_a_checkpoint_takes_its_calibration_along(tiny_run, tmp_path):
     assert policy.calibrated[:-1] == calibration[:-1]
     assert policy.abstain(0.5).threshold == 2.0
     assert ebt_jax.load(run / "checkpoints" / "10").calibration == ""
+
+
+def test_a_policy_knows_its_run(tiny_run):
+    held_out = {"validation_fraction": 0.1, "validation_folds": 0, "validation_fold": 0, "seed": 0}
+    evaluation = {"suite": "metaworld", "tasks": ["pick-place-v3"], "episodes": 2, "seed": 0}
+    assert ebt_jax.load(tiny_run).experiment == Experiment(("metaworld_pick_place_v3",), held_out, evaluation)
 
 
 def test_an_artifact_is_sealed(tmp_path):

@@ -9,6 +9,7 @@ from ebt_jax.data.settings import bundled_sample_dir
 from ebt_jax.stopping import Stopping
 
 SCRIPT = """
+import dataclasses
 import sys
 import formulas
 import ebt_jax.loading
@@ -51,7 +52,7 @@ def test_open_loop_measures_what_the_run_held_out_and_says_so(tmp_path: pathlib.
     sample = "metaworld_pick_place_v3"
     held_out = {"validation_fraction": 0.0, "validation_folds": 20, "validation_fold": 0, "seed": 0}
     ask = ("--policy=formula", "--suite=dataset", f"--data_dir={bundled_sample_dir()}", f"--tasks={sample}", f"--output={tmp_path}")
-    policy = f"formulas.constant_policy([0.0] * 4, Experiment(({sample!r},), {held_out}))"
+    policy = f"formulas.constant_policy([0.0] * 4, Experiment(({sample!r},), {held_out}, {{'suite': ''}}))"
     done = run(*ask, "--split=validation", policy=policy)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith("of the mean action's (mean squared), episodes held out of the policy's training")
@@ -60,6 +61,22 @@ def test_open_loop_measures_what_the_run_held_out_and_says_so(tmp_path: pathlib.
     assert results["tasks"][sample]["trained_on"] is False
     assert len(results["tasks"][sample]["episode"]) == results["tasks"][sample]["episodes"] == 5
     assert "not trained on" in (tmp_path / "report.html").read_text()
+
+
+def test_without_a_suite_the_evaluation_is_that_of_the_config(tmp_path: pathlib.Path) -> None:
+    own = {"suite": "metaworld", "tasks": ["reach-v3"], "episodes": 2, "seed": 5}
+    ask, policy = (
+        ("--policy=formula", "--videos=0", f"--output={tmp_path}"),
+        "dataclasses.replace(formulas.reaching_policy(), experiment={})",
+    )
+    done = run(*ask, "--episodes=1", policy=policy.format(f"Experiment((), {{}}, {own})"))
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["suite"], results["seed"], list(results["tasks"])) == ("metaworld", 5, ["reach-v3"])
+    assert [one["seed"] for one in results["tasks"]["reach-v3"]["episode"]] == [5_100_000]
+    done = run(*ask, policy=policy.format(f"Experiment((), {{}}, {own | {'suite': ''}})"))
+    assert done.returncode == 2
+    assert "--suite must be given for a policy whose run had none" in done.stderr
 
 
 def test_wrong_usage_ends_with_2_before_anything_is_loaded(tmp_path: pathlib.Path) -> None:

@@ -18,7 +18,7 @@ from ebt_jax.types import Keys
 SAMPLE = "metaworld_pick_place_v3"
 
 
-RUN = Experiment((SAMPLE,), {"validation_fraction": 0.0, "validation_folds": 20, "validation_fold": 3, "seed": 7})
+RUN = Experiment((SAMPLE,), {"validation_fraction": 0.0, "validation_folds": 20, "validation_fold": 3, "seed": 7}, {"suite": ""})
 
 
 @pytest.fixture(scope="module")
