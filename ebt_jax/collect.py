@@ -1,6 +1,7 @@
 """python -m ebt_jax.collect --suite=metaworld --tasks=pick-place-v3 --episodes=100 --seed=0 --output=DIR
 
-Scripted experts' demonstrations as an RLDS (TFDS) dataset, DIR/NAME/1.0.0. The same flags give the same values anywhere.
+Scripted experts' demonstrations as an RLDS (TFDS) dataset, DIR/NAME/1.0.0. The same flags and versions give the same values on machines
+of one kind; another processor may give others.
 """
 
 import re

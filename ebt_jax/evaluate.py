@@ -252,7 +252,7 @@ def _closed_loop(
     about: dict[str, Any],
 ) -> tuple[Any, dict[str, Any]]:
     """The rollouts, and `about` with what else they depend on."""
-    from ebt_jax.evaluation.rollouts import BATCH_SIZE, Asking, masked_cameras, measure_doubt, rollout
+    from ebt_jax.evaluation.rollouts import BATCH_SIZE, Asking, masked_cameras, measure_doubt, renderer, rollout
     from ebt_jax.execution import Execution
 
     if _DOUBT.value:
@@ -281,6 +281,7 @@ def _closed_loop(
     how = {"num_steps": asking.num_steps, "stopping": stopping, "num_starts": asking.num_starts, "doubt": doubt}
     settings = {"execution": dataclasses.asdict(execution), "asking": how, "disturbance": dataclasses.asdict(disturbance)}
     masked = masked_cameras(policy, asked.suite)
+    settings["renderer"] = renderer(policy, asked.suite, videos > 0)
     return rollouts, {**about, **settings, "masked_cameras": masked, "tasks": list(asked.tasks), "episodes": asked.episodes}
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import hashlib
 import importlib.metadata
 import os
 import pathlib
@@ -28,12 +29,11 @@ def closed_loop_results(rollouts: Rollouts) -> dict[str, Any]:
     for episode in rollouts.episodes:
         by_task[episode.task].append(episode)
     tasks = {task: _task(episodes) for task, episodes in by_task.items()}
-    stages = ("encode", "minimize", "total")
     return {
         "tasks": tasks,
         "mean_success_rate": float(np.mean([task["success_rate"] for task in tasks.values()])),
         "sample_steps": {"mean": float(np.mean(rollouts.num_steps)) if rollouts.num_steps else None, **_percentiles(rollouts.num_steps)},
-        "latency_ms": {stage: _percentiles([1e3 * s for s in rollouts.seconds.get(stage, [])]) for stage in stages},
+        "latency_ms": latencies(rollouts.seconds),
         "batch_size": rollouts.batch_size,
         "episodes_per_second": len(rollouts.episodes) / rollouts.wall_seconds,
     }
@@ -61,6 +61,11 @@ def in_words(failures: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in failures.items())
 
 
+def latencies(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float | None]]:
+    """Stage of an answer -> percentiles, milliseconds."""
+    return {stage: _percentiles([1e3 * s for s in seconds.get(stage, [])]) for stage in ("encode", "minimize", "total")}
+
+
 def conditions(policy: Identity, suite: str, seed: int, execution_horizon: int) -> dict[str, Any]:
     """The part of results.json that says what was run, where, and how."""
     return {
@@ -69,6 +74,7 @@ def conditions(policy: Identity, suite: str, seed: int, execution_horizon: int) 
         "execution_horizon": execution_horizon,
         "versions": versions(),
         "git": git_commit(),
+        "sources": sources_sha256(),
         "hardware": hardware(),
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "seed": seed,
@@ -98,6 +104,15 @@ def git_commit() -> str:
         return git(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+@functools.cache
+def sources_sha256() -> str:
+    """Hash of the package's Python files and their names: tells code apart where no repository came along, as in a container."""
+    root, digest = pathlib.Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def hardware() -> dict[str, Any]:

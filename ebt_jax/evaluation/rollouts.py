@@ -241,10 +241,20 @@ def open_environments(
     Args:
       filmed: rendered, too, where the machine can: for videos.
     """
+    environ = {"MUJOCO_GL": renderer(policy, suite, filmed)}
+    return Environments(suite, _cameras(policy, suite), num_envs, num_processes, environ)
+
+
+def renderer(policy: Policy, suite: str, filmed: bool = False) -> str:
+    """MUJOCO_GL of the processes that `open_environments` starts: what draws their frames, which decides what a camera's policy sees."""
+    rendering = find_backend() if suite != "pusht" and (_cameras(policy, suite) or filmed) else None
+    return rendering or OFF
+
+
+def _cameras(policy: Policy, suite: str) -> tuple[str, ...]:
+    """Those of the suite's that the policy sees."""
     wanted = {camera.name for camera in policy.specs.observation.cameras}
-    cameras = tuple(camera.name for camera in simulators.embodiment(suite).cameras if camera.name in wanted)
-    rendering = find_backend() if suite != "pusht" and (cameras or filmed) else None
-    return Environments(suite, cameras, num_envs, num_processes, {"MUJOCO_GL": rendering or OFF})
+    return tuple(camera.name for camera in simulators.embodiment(suite).cameras if camera.name in wanted)
 
 
 def masked_cameras(policy: Policy, suite: str) -> list[str]:

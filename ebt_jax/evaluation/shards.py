@@ -6,14 +6,18 @@ DIR/shards/0-of-4.json   conditions, every episode, every chunk's steps and seco
 import json
 import pathlib
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from absl import logging
+
+from ebt_jax.evaluation.results import latencies
 from ebt_jax.evaluation.rollouts import EpisodeResult, Rollouts
 from ebt_jax.whole import write_whole
 
 FOLDER = "shards"
-SAME = ("suite", "seed", "execution", "asking", "disturbance", "tasks", "episodes", "versions", "git")
-"""Conditions that must agree between workers, beside the policy's hash; hardware and commands differ."""
+SAME = ("suite", "seed", "execution", "asking", "disturbance", "tasks", "episodes", "versions", "git", "sources", "renderer")
+"""Conditions that must agree between workers, beside the policy's hash; hardware and commands may differ, and are kept of each."""
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -34,7 +38,10 @@ def write_shard(folder: pathlib.Path, shard: tuple[int, int], conditions: dict[s
 
 
 def merge_shards(folder: pathlib.Path) -> tuple[dict[str, Any], Rollouts]:
-    """The conditions of worker 0 and the rollouts of all, in the order of one evaluation; `wall_seconds` is the slowest worker's.
+    """What all workers share with the hardware and command of each, and the rollouts of all, in the order of one evaluation.
+
+    `wall_seconds` is the slowest worker's. `machines` are the workers that ran on equal hardware, and their latencies; where there are
+    several, `mixed_hardware` is true, which a warning says too, and the rollouts' `seconds` are empty: they are of no one machine.
 
     Raises ValueError where a worker's part is missing, where two were not run under the same conditions, and where a part does not hold
     the episodes of its name.
@@ -53,7 +60,7 @@ def merge_shards(folder: pathlib.Path) -> tuple[dict[str, Any], Rollouts]:
     first = parts[0]["conditions"]
     for i, part in enumerate(parts):
         theirs = part["conditions"]
-        differing = [key for key in SAME if theirs[key] != first[key]]
+        differing = [key for key in SAME if theirs.get(key) != first.get(key)]
         differing += ["policy.sha256"] if theirs["policy"]["sha256"] != first["policy"]["sha256"] else []
         if differing:
             raise ValueError(f"workers must run under the same conditions, got other {differing} in {i}-of-{number} than in 0-of-{number}.")
@@ -67,12 +74,37 @@ def merge_shards(folder: pathlib.Path) -> tuple[dict[str, Any], Rollouts]:
                 f"that are not those. Was a file renamed? Run --worker={i}/{number} again."
             )
     order = {task: place for place, task in enumerate(first["tasks"])}
-    stages = sorted({stage for part in found for stage in part.seconds})
-    return first, Rollouts(
+    hardware = [part["conditions"]["hardware"] for part in parts]
+    machines = _machines(hardware)
+    if len(machines) > 1:
+        logging.warning(
+            "workers ran on %d kinds of machine: on one of another kind an episode may come out otherwise. Latencies are given for each.",
+            len(machines),
+        )
+    conditions = {
+        **first,
+        "hardware": hardware,
+        "command": [part["conditions"]["command"] for part in parts],
+        "mixed_hardware": len(machines) > 1,
+        "machines": [{"workers": workers, "latency_ms": latencies(_pooled(found, workers))} for workers in machines],
+    }
+    return conditions, Rollouts(
         episodes=sorted((e for part in found for e in part.episodes), key=lambda e: (order[e.task], e.number)),
         num_steps=[steps for part in found for steps in part.num_steps],
-        seconds={stage: [second for part in found for second in part.seconds.get(stage, [])] for stage in stages},
+        seconds=_pooled(found, machines[0]) if len(machines) == 1 else {},
         batch_size=found[0].batch_size,
         wall_seconds=max(part.wall_seconds for part in found),
         films=tuple(sorted(film for part in found for film in part.films)),
     )
+
+
+def _machines(hardware: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """The workers of each kind of machine."""
+    kinds = [one for i, one in enumerate(hardware) if one not in hardware[:i]]
+    return [[i for i, one in enumerate(hardware) if one == kind] for kind in kinds]
+
+
+def _pooled(parts: Sequence[Rollouts], workers: Sequence[int]) -> dict[str, list[float]]:
+    """Seconds of every call of these workers, by stage."""
+    stages = sorted({stage for i in workers for stage in parts[i].seconds})
+    return {stage: [second for i in workers for second in parts[i].seconds.get(stage, [])] for stage in stages}

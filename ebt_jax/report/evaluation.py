@@ -167,20 +167,24 @@ def _films(folder: pathlib.Path, names: Sequence[str]) -> list[Markup]:
 def _conditions(results: Mapping[str, Any]) -> list[Markup]:
     """Steps, latency, hardware, versions, command: what is needed to believe the numbers or to repeat them."""
     blocks = []
-    stages = results.get("latency_ms", {})
-    if stages:
-        percentiles = sorted({key for stage in stages.values() for key in stage})
-        rows = [(readable(name), *(stage.get(key) for key in percentiles)) for name, stage in stages.items()]
-        blocks.append(table((f"latency of a batch of {results.get('batch_size', 'all')}, ms", *percentiles), rows))
-    facts = {key: results[key] for key in ("seed", "execution_horizon", "split", "git") if key in results}
+    for machine in results.get("machines", [results]):
+        stages = machine.get("latency_ms", {})
+        if stages:
+            percentiles = sorted({key for stage in stages.values() for key in stage})
+            rows = [(readable(name), *(stage.get(key) for key in percentiles)) for name, stage in stages.items()]
+            of = f", workers {', '.join(map(str, machine['workers']))}" if "workers" in machine else ""
+            blocks.append(table((f"latency of a batch of {results.get('batch_size', 'all')}, ms{of}", *percentiles), rows))
+    keys = ("seed", "execution_horizon", "split", "git", "sources", "renderer", "mixed_hardware")
+    facts = {key: results[key] for key in keys if key in results}
     facts |= {f"sample_steps/{key}": value for key, value in results.get("sample_steps", {}).items()}
     facts |= {f"policy/{key}": value for key, value in results.get("policy", {}).items()}
-    for key in ("hardware", "versions"):
-        value = results.get(key, {})
+    hardware = results.get("hardware", {})
+    several = {f"worker {i}": one for i, one in enumerate(hardware)} if isinstance(hardware, list) else {"hardware": hardware}
+    for key, value in {**several, "versions": results.get("versions", {})}.items():
         facts |= {f"{key}/{name}": part for name, part in value.items()} if isinstance(value, Mapping) else {key: value}
     rows = [(readable(name), str(value)) for name, value in facts.items()]
     blocks.append(fold("settings, versions, hardware", table(("", "value"), rows)))
     if "command" in results:
         command = results["command"]
-        blocks.append(code(command if isinstance(command, str) else " ".join(command)))
+        blocks.append(code(command if isinstance(command, str) else "\n".join(command)))
     return blocks

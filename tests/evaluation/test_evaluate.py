@@ -74,6 +74,7 @@ def test_without_a_suite_the_evaluation_is_that_of_the_config(tmp_path: pathlib.
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["suite"], results["seed"], list(results["tasks"])) == ("metaworld", 5, ["reach-v3"])
     assert [one["seed"] for one in results["tasks"]["reach-v3"]["episode"]] == [5_100_000]
+    assert (results["renderer"], len(results["sources"])) == ("disable", 64)
     done = run(*ask, policy=policy.format(f"Experiment((), {{}}, {own | {'suite': ''}})"))
     assert done.returncode == 2
     assert "--suite must be given for a policy whose run had none" in done.stderr
