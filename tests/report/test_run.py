@@ -169,12 +169,17 @@ def test_cameras_that_a_policy_went_without_are_named(evaluated):
 
 
 def test_report_of_an_open_loop_evaluation(tmp_path):
-    task = {"episodes": 3, "relative_mse": 0.25, **{name: {"x": 0.5} for name in ("rmse", "first_rmse", "mean_action_rmse")}}
+    task = {
+        "episodes": 3,
+        "trained_on": False,
+        "relative_mse": 0.25,
+        **{name: {"x": 0.5} for name in ("rmse", "first_rmse", "mean_action_rmse")},
+    }
     (tmp_path / "results.json").write_text(json.dumps({"suite": "dataset", "tasks": {"bridge": task}}))
     page = soup(write_evaluation_report(tmp_path))
     assert headings(page) == ["Open loop", "How it was measured"]
     assert summary(page) == {"squared error, of the mean action's": "25.0 %", "episodes": "3"}
-    assert [cell.text for cell in page.find("table").find_all("td")] == ["bridge", "x", "0.5", "0.5", "0.5"]
+    assert [cell.text for cell in page.find("table").find_all("td")] == ["bridge", "not trained on", "x", "0.5", "0.5", "0.5"]
 
 
 def test_only_a_few_videos_travel_in_the_page(evaluated):
