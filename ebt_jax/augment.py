@@ -6,7 +6,7 @@ settings of its own.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,21 @@ class Augmentation:
 NO_AUGMENTATION = Augmentation()
 
 
+class Draws(NamedTuple):
+    """One key for each draw: keys split from one parent are independent, where some of them folded in and some split may be equal."""
+
+    crop: Key[Array, "*b"]
+    hue: Key[Array, "*b"]
+    saturation: Key[Array, "*b"]
+    contrast: Key[Array, "*b"]
+    brightness: Key[Array, "*b"]
+    camera_dropout: Key[Array, "*b"]
+
+    @classmethod
+    def of(cls, keys: Keys) -> "Draws":
+        return cls(*jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, len(cls._fields)))(keys), 1, 0))
+
+
 def augment(settings: Augmentation, observation: Observation, keys: Keys) -> Observation:
     """The observation as another moment of light and camera placement might have shown it; masks say what was dropped."""
     if settings == NO_AUGMENTATION:
@@ -75,26 +90,25 @@ def augment(settings: Augmentation, observation: Observation, keys: Keys) -> Obs
     images, masks = dict(observation.images), dict(observation.image_masks)
     for number, camera in enumerate(sorted(images)):
         own = settings.of(camera)
-        camera_keys = jax.vmap(lambda key, number=number: jax.random.fold_in(jax.random.fold_in(key, _STREAM), number))(keys)
-        images[camera] = jax.vmap(lambda image, key, own=own: _change(own, image, key))(jnp.asarray(images[camera]), camera_keys)
+        draws = Draws.of(jax.vmap(lambda key, number=number: jax.random.fold_in(jax.random.fold_in(key, _STREAM), number))(keys))
+        images[camera] = jax.vmap(lambda image, draws, own=own: _change(own, image, draws))(jnp.asarray(images[camera]), draws)
         if own.camera_dropout > 0:
-            kept = jax.vmap(lambda key, own=own: jax.random.bernoulli(jax.random.fold_in(key, 1), 1 - own.camera_dropout))(camera_keys)
+            kept = jax.vmap(lambda key, own=own: jax.random.bernoulli(key, 1 - own.camera_dropout))(draws.camera_dropout)
             masks[camera] = masks[camera] & kept[:, None]
     return observation._replace(images=images, image_masks=masks)
 
 
-def _change(settings: Augmentation, images: UInt8[Array, "t y x c"], key: Key[Array, ""]) -> UInt8[Array, "t y x c"]:
-    crop_key, *factor_keys = jax.random.split(key, 4)
+def _change(settings: Augmentation, images: UInt8[Array, "t y x c"], draws: Draws) -> UInt8[Array, "t y x c"]:
     values = images.astype(jnp.float32)
     if settings.crop < 1:
-        values = _crop(settings.crop, values, crop_key)
+        values = _crop(settings.crop, values, draws.crop)
     if settings.hue > 0:
-        values = _turn(settings.hue, values, jax.random.fold_in(key, 2))
+        values = _turn(settings.hue, values, draws.hue)
     grey = jnp.mean(values, axis=-1, keepdims=True)
-    values = grey + _factor(factor_keys[0], settings.saturation) * (values - grey)
+    values = grey + _factor(draws.saturation, settings.saturation) * (values - grey)
     mean = jnp.mean(values, axis=(1, 2, 3), keepdims=True)
-    values = mean + _factor(factor_keys[1], settings.contrast) * (values - mean)
-    values = values * _factor(factor_keys[2], settings.brightness)
+    values = mean + _factor(draws.contrast, settings.contrast) * (values - mean)
+    values = values * _factor(draws.brightness, settings.brightness)
     return jnp.clip(jnp.rint(values), 0, 255).astype(jnp.uint8)
 
 

@@ -83,6 +83,26 @@ def test_cameras_drop_at_their_rate(observation):
     assert jnp.all(masks["primary"][:, 0] == masks["primary"][:, 1])
 
 
+def test_no_draw_foretells_another(observation):
+    """What each setting alone makes of a sample, by a statistic of the image that follows its draw, over 600 keys."""
+    many = jax.tree.map(lambda x: np.repeat(x, 100, axis=0), observation)
+    keys = jax.vmap(jax.random.key)(np.arange(600))
+
+    def image(**settings):
+        return np.asarray(augment(Augmentation(**settings), many, keys).images["primary"][:, 0], np.float64)
+
+    draws = [
+        np.diff(image(crop=0.5)[:, 3:13, 8, 0], axis=1).mean(1),
+        image(hue=0.05)[..., 1].mean((1, 2)),
+        image(saturation=0.5).std(-1).mean((1, 2)),
+        image(contrast=0.5).std((1, 2, 3)),
+        image(brightness=0.3).mean((1, 2, 3)),
+        np.asarray(augment(Augmentation(camera_dropout=0.5), many, keys).image_masks["primary"][:, 0], np.float64),
+    ]
+    correlations = np.corrcoef(draws)[np.triu_indices(len(draws), 1)]
+    assert np.abs(correlations).max() < 0.17  # four standard errors
+
+
 def test_a_view_may_have_settings_of_its_own_and_its_goal_follows(observation):
     goals = observation._replace(
         images={**observation.images, "goal_wrist": observation.images["wrist"]},
