@@ -9,7 +9,7 @@ docs/results.md. For BridgeData at full size see configs/oxe.py.
 
 from ml_collections import ConfigDict, config_dict
 
-from ebt_jax.config import model_settings
+from ebt_jax.config import offer
 from ebt_jax.methods import settings_table
 
 VARIANTS = ("", "blind", "debug")
@@ -46,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.validation_fold = 0
     data.cache_dir = ""
 
-    config.model = model_settings("debug", cameras=("primary",), pooling="spatial_softmax", width=128, heads=4)
+    config.model = ConfigDict({"variant": "debug", "cameras": ("primary",), "pooling": "spatial_softmax", "width": 128, "heads": 4})
     config.model.motion_gain = 10.0
     config.method = ConfigDict({"name": "ebt", **settings_table()})
     config.mcmc = ConfigDict({"num_steps": 2, "step_size": 1.0, "momentum": 0.0, "stop_gradient": True, "gradient": "saved"})
@@ -69,4 +69,4 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "debug":
         config.num_steps = 20
         config.eval_interval = 10
-    return config
+    return offer(config)

@@ -11,6 +11,7 @@ and in what time: docs/finetuning.md.
 
 from ml_collections import ConfigDict, config_dict
 
+from ebt_jax.config import offer
 from ebt_jax.methods import settings_table
 
 VARIANTS = ("", "pretrain", "lora", "debug")
@@ -94,4 +95,4 @@ def get_config(variant: str = "") -> ConfigDict:
         config.save_interval = 10
         data.data_dir = "bundled"
         data.mixture = "metaworld_pick_place_v3"
-    return config
+    return offer(config)

@@ -15,7 +15,7 @@ python -m ebt_jax.train --config=configs/oxe.py:sample --workdir=runs/sample
 
 from ml_collections import ConfigDict, config_dict
 
-from ebt_jax.config import model_settings
+from ebt_jax.config import offer
 from ebt_jax.methods import settings_table
 
 VARIANTS = ("", "large", "xl", "sample", "debug")
@@ -63,7 +63,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.goal_dropout = 0.0  # of goal images, for cameras "goal_primary", ...
     data.windows_per_visit = 1  # 8 or so where the data lie in a bucket
 
-    config.model = model_settings("base", cameras=("primary",))  # --config.model.vision=dinov2_small: docs/encoders.md
+    config.model = ConfigDict({"variant": "base", "cameras": ("primary",)})  # --config.model.vision=dinov2_small: docs/encoders.md
     config.method = ConfigDict({"name": "ebt", **settings_table()})  # --config.method.name=flow, --config.method.ebt.num_starts=2
     config.method.update({"ebt": {"objective": "energy_score"}, "equilibrium": {"travel": 1.25}})
     config.mcmc = ConfigDict({"num_steps": 2, "step_size": 1.0, "momentum": 0.0, "stop_gradient": True, "gradient": "saved"})
@@ -115,4 +115,4 @@ def get_config(variant: str = "") -> ConfigDict:
         optimizer.weight_decay = 1e-6
         optimizer.ema_decay = 0.995
         config.evaluation = ConfigDict({"suite": "metaworld", "tasks": ("pick-place-v3",), "episodes": 50, "seed": 0})
-    return config
+    return offer(config)

@@ -15,6 +15,7 @@ What differs from the published code, and why: docs/parity.md.
 
 from ml_collections import ConfigDict, config_dict
 
+from ebt_jax.config import offer
 from ebt_jax.methods import settings_table
 
 VARIANTS = ("", "later", "debug")
@@ -102,4 +103,4 @@ def get_config(variant: str = "") -> ConfigDict:
         optimizer.learning_rate = 1e-3
         optimizer.warmup_steps = 10
         config.evaluation = ConfigDict({"suite": "metaworld", "tasks": ("pick-place-v3",), "episodes": 50, "seed": 0})
-    return config
+    return offer(config)

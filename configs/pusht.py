@@ -11,7 +11,7 @@ Scores, hardware and hours: docs/results.md.
 
 from ml_collections import ConfigDict, config_dict
 
-from ebt_jax.config import model_settings
+from ebt_jax.config import offer
 from ebt_jax.methods import settings_table
 
 VARIANTS = ("", "mse", "equilibrium", "cpu", "debug")
@@ -46,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.validation_fraction = 0.05
     data.cache_dir = ""
 
-    config.model = model_settings("small", cameras=(), width=256, encoder_layers=1, decoder_layers=4)
+    config.model = ConfigDict({"variant": "small", "cameras": (), "width": 256, "encoder_layers": 1, "decoder_layers": 4})
     config.method = ConfigDict({"name": "ebt", **settings_table()})  # --config.method.name=flow, --config.method.ebt.num_starts=2
     config.method.update({"ebt": {"objective": "energy_score"}, "equilibrium": {"travel": 1.25}})
     config.mcmc = ConfigDict({"num_steps": 2, "step_size": 1.0, "momentum": 0.0, "stop_gradient": True, "gradient": "saved"})
@@ -74,8 +74,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.eval_interval = 500 if variant == "cpu" else 30
         config.save_interval = 500 if variant == "cpu" else 30
         config.method.update({"ebt": {"num_starts": 2}})
-        config.model = model_settings("debug", cameras=(), width=128, heads=4)
+        config.model = ConfigDict({"variant": "debug", "cameras": (), "width": 128, "heads": 4})
         optimizer.learning_rate = 1e-3
         optimizer.warmup_steps = 100
         optimizer.ema_decay = 0.999
-    return config
+    return offer(config)
