@@ -199,7 +199,8 @@ def test_any_encoder_is_one_flag_away(path):
     config.model.update({"vision": "dinov2_base", "vision_weights": "seen", "vision_frozen": True})
     config.model.update({"language": "t5_base", "language_weights": "read"})
     settings = Settings.from_dict(plain(config))
-    assert (settings.model.vision, settings.model.language, settings.model.frozen) == ("dinov2_base", "t5_base", ("dinov2", "t5"))
+    assert (settings.model.vision, settings.model.language) == ("dinov2_base", "t5_base")
+    assert settings.optimizer.freeze == ("*/dinov2/*", "*/t5/*")
     assert settings.data.tokenizer == "read"
     with pytest.raises(TypeError):
         config.model.patch_size = "large"

@@ -47,8 +47,9 @@ class ModelConfig:
         (docs/encoders.md).
       vision_weights: safetensors file or snapshot folder that a published encoder starts from, read once, when a run begins; "" starts
         it from nothing.
-      vision_frozen: a published encoder keeps its weights, and no gradient is computed in it.
-      film: the instruction scales and shifts the channels of a ResNet after every block, beside coming as tokens.
+      vision_frozen: a published encoder keeps its weights, and no gradient is computed in it, but for FiLM's in its midst.
+      film: the instruction scales and shifts the channels of a ResNet after every block, beside coming as tokens; that is trained
+        where the ResNet is frozen too.
       language: encoder of token ids: "words" learns a vector for each, others are published. Embeddings of a dataset need none.
       language_weights, language_frozen: as for vision; a folder of weights also holds the tokenizer.
       vision_width: channels of the ResNet's first stage, or the ViT's width.
@@ -117,11 +118,15 @@ class ModelConfig:
         return Precision(wide, jnp.bfloat16 if self.precision == "bfloat16" else wide)
 
     @property
-    def frozen(self) -> tuple[str, ...]:
-        """Names of the modules whose parameters never change."""
-        vision, language = vision_size(self.vision), TEXTS.get(self.language)
-        names = [vision.family] if vision and self.vision_frozen else []
-        return tuple(names + ([language.family] if language and self.language_frozen else []))
+    def frozen(self) -> dict[str, tuple[str, ...]]:
+        """ "vision", "language" -> patterns on the names of its parameters that never change: those that its publishers had."""
+        vision, language, found = vision_size(self.vision), TEXTS.get(self.language), {}
+        if vision and self.vision_frozen:
+            own = ("stem*", "stage*") if self.film else ("*",)
+            found["vision"] = tuple(f"*/{vision.family}/{name}" for name in own)
+        if language and self.language_frozen:
+            found["language"] = (f"*/{language.family}/*",)
+        return found
 
 
 def _check(name: str, rule: str, value: Any, holds: bool) -> None:

@@ -119,7 +119,8 @@ class ImageEncoder(nn.Module):
                 features = VisionTower(size, c.dtypes, c.remat, c.unroll, name=size.family)(pixels)
             else:
                 features = ImageNetResNet(size, c.dtypes, name=size.family)(pixels, instruction)
-            features = jax.lax.stop_gradient(features) if c.vision_frozen else features
+            # A gradient that FiLM needs passes through what is frozen around it; training holds that by name (`ModelConfig.frozen`).
+            features = jax.lax.stop_gradient(features) if c.vision_frozen and not c.film else features
         elif c.vision == "vit":
             features = ViT(c, name="vit")(images.astype(c.dtypes.parameters) / 127.5 - 1)
         else:

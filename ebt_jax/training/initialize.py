@@ -10,6 +10,7 @@ either side is in the report.
 """
 
 import dataclasses
+import fnmatch
 import json
 import pathlib
 from collections.abc import Collection, Iterable, Mapping
@@ -137,6 +138,26 @@ def start_from(source: Trained, settings: Settings, specs: Specs, statistics: St
     if not values:
         raise ValueError(f"init_from must share parameters with this configuration, got none of {len(rows)}:\n{table(rows)}")
     return Start(values, fresh, rows)
+
+
+def check_frozen(settings: Settings, target: Params, published: Collection[str], start: Start | None) -> None:
+    """Raises ValueError where an encoder that never changes would stay as it was drawn: without weights, or a source that has it.
+
+    Args:
+      target: as for `start_from`.
+      published: names of parameters that have published values.
+    """
+    given = {name.removeprefix(BASE_PREFIX) for name in published} | set(start.values if start else ())
+    for part, patterns in settings.model.frozen.items():
+        names = [name for pattern in patterns for name in fnmatch.filter(named_leaves(target), pattern)]
+        drawn = sorted(set(names) - given)
+        if drawn:
+            name = getattr(settings.model, part)
+            raise ValueError(
+                f"model.{part}_frozen must be False for an encoder that begins at random, got True for model.{part}={name!r} and no values "
+                f"for {len(drawn)} of its {len(names)} parameters ({drawn[0]}, ...). Name its weights, model.{part}_weights "
+                "(docs/encoders.md), or a checkpoint that has it, --init_from, or train it."
+            )
 
 
 def prepare(source: Trained, settings: Settings, specs: Specs, statistics: Statistics, target: Params) -> Start:

@@ -104,6 +104,7 @@ def train(
             own = network(shapes.params, settings.optimizer)
             start = initialize.prepare(source, settings, mixture.specs, mixture.statistics, own) if source else None
             published = {name_prefix(settings.optimizer) + name: value for name, value in load_pretrained(settings.model, own).items()}
+            initialize.check_frozen(settings, own, published, start)
             state = with_values(sharded_init(method, optimizer, example, settings.seed, mesh), published)
             if start is not None:
                 state = initialize.begin(state, start)

@@ -1,6 +1,7 @@
 """A whole experiment as frozen dataclasses: what a config file says, checked; what a checkpoint keeps as JSON."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -120,7 +121,7 @@ class Settings:
         for name, kind in parts.items():
             _check_keys(f"{name}.", tree[name], kind)
         made = {name: kind(**tree[name]) for name, kind in parts.items()}
-        held = (f"*/{module}/*" for module in model.frozen)
+        held = itertools.chain(*model.frozen.values())
         made["optimizer"] = dataclasses.replace(made["optimizer"], freeze=(*made["optimizer"].freeze, *held))
         evaluation = dict(tree["evaluation"])
         _check_keys("evaluation.", evaluation, EvaluationSettings)

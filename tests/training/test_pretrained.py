@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -11,12 +12,18 @@ from safetensors.numpy import save_file
 
 from ebt_jax.evaluation.execution import History, assemble
 from ebt_jax.loading import load
-from ebt_jax.models.sizes import TEXTS
+from ebt_jax.models.sizes import RESNETS, TEXTS, ResNetSize
+from ebt_jax.models.vision import ImageEncoder
+from ebt_jax.policy import empty_batch
 from ebt_jax.sharding import make_mesh
+from ebt_jax.specs import ActionDimension, ActionSpec, CameraSpec, LanguageSpec, ObservationSpec, Specs
 from ebt_jax.training import loop
+from ebt_jax.training.initialize import Start, check_frozen
 from ebt_jax.training.loop import train
-from ebt_jax.training.optimizer import OptimizerSettings, make_optimizer
+from ebt_jax.training.optimizer import OptimizerSettings, labels, make_optimizer, tuned
+from ebt_jax.training.settings import Settings
 from ebt_jax.training.state import TrainState, with_values
+from ebt_jax.tree import leaf_name, named_leaves
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "pick", "place", "the", "##s"]
 
@@ -89,6 +96,61 @@ def test_missing_weights_are_said_before_anything_compiles(weights, tiny_config,
     config = {**tiny_config, "model": {**tiny_config["model"], "language": "minilm", "language_weights": str(folder)}}
     with pytest.raises(ValueError, match=r"must be a folder with model.safetensors .* got .*published"):
         train(config, tmp_path / "run")
+
+
+def test_a_frozen_encoder_that_nobody_trained_is_refused(weights, tiny_config, tmp_path, monkeypatch):
+    """Before anything compiles; trained from random weights it may be."""
+    folder, _ = weights
+
+    def compile_(*_):
+        raise InterruptedError("compiles")
+
+    monkeypatch.setattr(loop, "sharded_init", compile_)
+    for model, error, words in (
+        ({}, ValueError, r"model\.language_frozen must be False .* no values for 21 of its 21 .* model\.language_weights .* --init_from"),
+        ({"language_frozen": False}, InterruptedError, "compiles"),
+        ({"language_weights": str(folder)}, InterruptedError, "compiles"),
+    ):
+        config = {**tiny_config, "model": {**tiny_config["model"], "language": "minilm", **model}}
+        config["data"] = {**tiny_config["data"], "tokenizer": str(folder)}
+        with pytest.raises(error, match=words):
+            train(config, tmp_path / "run")
+
+
+def test_a_source_may_supply_a_frozen_encoder(weights, tiny_config):
+    settings = Settings.from_dict({**tiny_config, "model": {**tiny_config["model"], "language": "minilm"}})
+    target = {"tokens": {"language": {"bert": {"words": {"embedding": 0}}, "project": {"kernel": 0}}}}
+    name = "tokens/language/bert/words/embedding"
+    check_frozen(settings, target, [f"base/{name}"], None)
+    check_frozen(settings, target, [], Start({name: np.zeros(1)}, {}, []))
+    with pytest.raises(ValueError, match=r"no values for 1 of its 1 parameters \(tokens/language/bert/words/embedding"):
+        check_frozen(settings, target, [], Start({"tokens/language/project/kernel": np.zeros(1)}, {}, []))
+
+
+def test_film_learns_in_a_frozen_resnet(tiny_config, monkeypatch):
+    """From its start at zero; the published parameters around it get no gradient. Of the loss what matters is that it sees the image."""
+    monkeypatch.setitem(RESNETS, "resnet18_imagenet", ResNetSize((1, 1, 1, 1), 4, bottleneck=False))
+    model = {"vision": "resnet18_imagenet", "vision_frozen": True, "film": True, "cameras": ("primary",)}
+    settings = Settings.from_dict({**tiny_config, "model": {**tiny_config["model"], **model}, "method": {"name": "regression"}})
+    observation = ObservationSpec((CameraSpec("primary", 16, 16),), (), LanguageSpec("tokens", 3, 20), 1)
+    specs = Specs(observation, ActionSpec((ActionDimension("x", "eef_delta", "m"),), "base", 4, 10.0))
+    draw = np.random.default_rng(0)
+    images = jnp.asarray(draw.integers(0, 256, (2, 16, 16, 3)), jnp.uint8)
+    instruction = jnp.asarray(draw.normal(size=(2, 16)), jnp.float32)
+
+    def loss(params, *_):
+        return jnp.sum(ImageEncoder(settings.model).apply({"params": params["tokens"]["images"]}, images, instruction) ** 2), {}
+
+    method = settings.make_method(specs)
+    shapes = jax.eval_shape(method.init, jax.random.key(0), empty_batch(specs, 2))
+    begun = lambda path, leaf: draw.normal(size=leaf.shape).astype(np.float32) * ("film" not in leaf_name(path))
+    params = jax.tree_util.tree_map_with_path(begun, shapes)
+    gradient = jax.jit(jax.grad(lambda params: tuned(method._replace(loss=loss), settings.optimizer).loss(params)[0]))(params)
+    encoder = named_leaves(gradient["tokens"]["images"]["imagenet"])
+    learnt = {name for name, leaf in encoder.items() if np.any(leaf)}
+    assert learnt == {name for name in encoder if name.startswith("film")}
+    words = named_leaves(labels(settings.optimizer, params)["tokens"]["images"]["imagenet"])
+    assert {name for name, word in words.items() if word == "trained"} == learnt
 
 
 @pytest.mark.parametrize("fsdp", [1, 4])
