@@ -12,6 +12,9 @@ from ebt_jax.specs import ActionDimension
 
 Mode = Literal["quantile", "mean_std", "min_max"]
 
+QUANTILE_REACH = 5.0
+"""Under quantile normalisation no action lies farther out, as at Octo: a few wrong numbers of a dataset reach hundreds."""
+
 _FIELDS = ("mean", "std", "min", "max", "q01", "q99")
 
 
@@ -112,11 +115,16 @@ def make_normalizer(statistics: VectorStatistics, mode: Mode, dimensions: tuple[
 
 
 def action_reach(statistics: VectorStatistics, mode: Mode, dimensions: tuple[ActionDimension, ...] = ()) -> float:
-    """The largest magnitude of a normalised number in the data, at least 1: by construction 1 under min_max, beyond it otherwise."""
+    """The largest magnitude of a normalised number that is trained on, at least 1: by construction 1 under min_max, beyond it otherwise."""
     if mode == "min_max":
         return 1.0
     extremes = normalize(np.stack([statistics.min, statistics.max]), make_normalizer(statistics, mode, dimensions))
-    return max(1.0, float(np.max(np.abs(extremes))))
+    return max(1.0, float(np.max(np.abs(clip_actions(extremes, mode)))))
+
+
+def clip_actions(values: Float[Array | np.ndarray, "*b d"], mode: Mode) -> Float[Array | np.ndarray, "*b d"]:
+    """Normalised actions as they are trained on: within [-5, 5] under quantile, where a share of them may lie anywhere."""
+    return values.clip(-QUANTILE_REACH, QUANTILE_REACH) if mode == "quantile" else values
 
 
 def normalize(values: Float[Array | np.ndarray, "*b d"], normalizer: Normalizer) -> Float[Array | np.ndarray, "*b d"]:

@@ -11,7 +11,7 @@ from ebt_jax.data.settings import DataSettings
 from ebt_jax.data.splits import OWN_VALIDATION, Split, own_validation_split, statistics, train_split, validation_split
 from ebt_jax.data.standardize import Entry
 from ebt_jax.data.union import Place, put
-from ebt_jax.normalize import Normalizer, Statistics, make_normalizer, normalize
+from ebt_jax.normalize import Normalizer, Statistics, clip_actions, make_normalizer, normalize
 from ebt_jax.specs import Specs
 from ebt_jax.types import Batch
 
@@ -62,11 +62,10 @@ class Dataset:
         return filters.apply(self.settings.filters, split, self.entry.spec, self.filter_normalizer)[0]
 
     def normalize(self, batch: Batch) -> Batch:
-        """Robot units -> normalised, by this dataset's statistics."""
+        """Robot units -> normalised, by this dataset's statistics; what lies too far out is clipped."""
         proprio = normalize(batch.observation.proprio, self.proprio_normalizer)
-        return batch._replace(
-            observation=batch.observation._replace(proprio=proprio), actions=normalize(batch.actions, self.action_normalizer)
-        )
+        actions = clip_actions(normalize(batch.actions, self.action_normalizer), self.settings.normalization)
+        return batch._replace(observation=batch.observation._replace(proprio=proprio), actions=actions)
 
     def align(self, batch: Batch, specs: Specs) -> Batch:
         """This dataset's numbers -> the mixture's, in whichever units they are; what it lacks is 0 and masked."""

@@ -84,7 +84,7 @@ def train(
         mixture = open_mixture(settings.data)
         logging.info("data:\n%s", mixture.describe())
 
-        method = tuned(settings.make_method(mixture.specs, mixture.statistics), settings.optimizer)
+        method = tuned(settings.make_method(mixture.specs, mixture.statistics, mixture.manifest()), settings.optimizer)
         optimizer = make_optimizer(settings.optimizer, settings.num_steps)
         example = mixture.example_batch(1)
         shapes = jax.eval_shape(lambda: init_state(method, optimizer, example, settings.seed))

@@ -12,8 +12,8 @@ from ebt_jax.mcmc import MCMC
 from ebt_jax.methods import make_method, method_settings
 from ebt_jax.models import make_model
 from ebt_jax.models.config import ModelConfig, model_variant
-from ebt_jax.normalize import Statistics, action_reach
-from ebt_jax.specs import Specs
+from ebt_jax.normalize import QUANTILE_REACH, Statistics, action_reach
+from ebt_jax.specs import ActionDimension, Specs
 from ebt_jax.training.optimizer import OptimizerSettings
 from ebt_jax.types import Method
 
@@ -22,8 +22,8 @@ BUNDLED = "bundled"
 
 PRECISIONS = ("float32", "bfloat16")
 
-UNKNOWN_REACH = 5.0
-"""How far normalised actions are taken to reach, beyond min_max, where nobody has seen the data; Octo clips there."""
+UNKNOWN_REACH = QUANTILE_REACH
+"""How far normalised actions are taken to reach, beyond min_max, where nobody has seen the data."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,18 +146,27 @@ class Settings:
                 f"{self.optimizer.accumulate_steps}, got {self.batch_size}."
             )
 
-    def make_method(self, specs: Specs, statistics: Statistics | None = None) -> Method:
+    def make_method(self, specs: Specs, statistics: Statistics | None = None, datasets: str = "") -> Method:
         """The experiment's method over its model, for data and robots of these specs.
 
         Args:
           statistics: of the data, which say how far its actions reach; for training and acting. Costs and shapes are the same without.
+          datasets: of a mixture, `Mixture.manifest()`: under quantile its actions reach as far as those of any dataset in it.
         """
         mode, model = self.data.normalization, make_model(self.model, specs, method_settings(self.method).head)
         if statistics is None:
             reach = 1.0 if mode == "min_max" else UNKNOWN_REACH
+        elif datasets and mode == "quantile":
+            reach = max(_reach(tree) for tree in json.loads(datasets))
         else:
             reach = action_reach(statistics.action, mode, specs.action.dimensions)
         return make_method(self.method, self.mcmc, model, reach)
+
+
+def _reach(dataset: Mapping[str, Any]) -> float:
+    """Of one dataset of a manifest, by its own statistics."""
+    statistics = Statistics.from_json(json.dumps(dataset["statistics"]))
+    return action_reach(statistics.action, "quantile", tuple(ActionDimension(**dimension) for dimension in dataset["spec"]["action"]))
 
 
 def _check_keys(prefix: str, tree: Mapping[str, Any], kind: type) -> None:

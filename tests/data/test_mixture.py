@@ -45,6 +45,19 @@ def test_numbers_are_normalised_by_the_training_statistics(toy, settings):
     assert isinstance(mixture.action_normalizer.shift, np.ndarray)
 
 
+def test_one_number_far_out_is_clipped_under_quantile(make_folder, settings):
+    """Of 384 steps one is wrong by a thousand: it is trained on as 5, everything else as it was."""
+    shard = [toy_rlds.make_episode(number, 24) for number in range(16)]
+    shard[3]["action"][5, 1] = 1000.0
+    make_folder("toy", toy_rlds.STEPS, {"train": [shard]}, toy_rlds.SPEC)
+    mixture = open_mixture(settings(normalization="quantile", cameras=()))
+    actions = mixture.example_batch(384).actions[:, 0]
+    assert [np.count_nonzero(np.abs(actions) > 1.5), actions.max()] == [1, 5.0]
+    back = unnormalize(actions, mixture.action_normalizer)
+    np.testing.assert_allclose(np.delete(back[:, 1], 3 * 24 + 5), np.delete(np.tile(np.arange(24), 16), 3 * 24 + 5), atol=1e-4)
+    assert open_mixture(settings(normalization="mean_std", cameras=())).example_batch(384).actions.max() > 15
+
+
 def test_the_dataset_s_own_validation_split_is_used_without_a_fraction(make_folder, settings):
     make_folder("toy", toy_rlds.STEPS, {"train": toy_rlds.shards(), "val": [[toy_rlds.make_episode(9, 3)]]}, toy_rlds.SPEC)
     assert [len(split) for split in open_mixture(settings()).split("validation")] == [3]

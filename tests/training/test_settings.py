@@ -1,5 +1,8 @@
 """What an experiment's method is told of the data: how far normalised actions reach."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +24,14 @@ SPECS = Specs(
 )
 
 
-def statistics():
+def statistics(farthest=5):
     """x of mean 1 and deviation .5, demonstrated from -1 to 5: eight deviations away."""
-    values = {"mean": [1, 0.2], "std": [0.5, 0.1], "min": [-1, 0], "max": [5, 1], "q01": [0, 0], "q99": [2, 1]}
+    values = {"mean": [1, 0.2], "std": [0.5, 0.1], "min": [-1, 0], "max": [farthest, 1], "q01": [0, 0], "q99": [2, 1]}
     seen = VectorStatistics(**{name: np.array(pair, float) for name, pair in values.items()})
     return Statistics(seen, seen, 100, 2)
+
+
+SEEN = (statistics(),)
 
 
 def perfect(where, head):
@@ -44,17 +50,22 @@ def perfect(where, head):
     return VectorModel(lambda *_: None, lambda *_: None, predict, (4, 2))
 
 
-def sampled(tiny_config, monkeypatch, settings, normalization, where, told=True):
+def sampled(tiny_config, monkeypatch, settings, normalization, where, told=SEEN):
+    """Answers of a perfect network after training on one dataset, or on several, the first of the largest weight."""
     monkeypatch.setattr("ebt_jax.training.settings.make_model", lambda config, specs, head: perfect(where, head))
     data = {**tiny_config["data"], "normalization": normalization}
-    method = Settings.from_dict({**tiny_config, "data": data, "method": settings}).make_method(SPECS, statistics() if told else None)
+    settings = Settings.from_dict({**tiny_config, "data": data, "method": settings})
+    dimensions = [dataclasses.asdict(dimension) for dimension in SPECS.action.dimensions]
+    manifest = json.dumps([{"statistics": json.loads(one.to_json()), "spec": {"action": dimensions}} for one in told])
+    method = settings.make_method(SPECS, told[0] if told else None, manifest)
     keys = jax.random.split(jax.random.key(0), 4)
     return np.asarray(jax.jit(method.sample, static_argnums=3)(None, None, keys, method.sample_steps).actions)
 
 
 @pytest.mark.parametrize("name", ["diffusion", "contrastive"])
 @pytest.mark.parametrize(
-    ("normalization", "told", "where"), [("mean_std", True, FARTHEST), ("quantile", True, 4.0), ("mean_std", False, 5.0)]
+    ("normalization", "told", "where"),
+    [("mean_std", SEEN, FARTHEST), ("quantile", SEEN, 4.0), ("mean_std", (), 5.0)],
 )
 def test_what_was_demonstrated_can_be_answered(tiny_config, monkeypatch, name, normalization, told, where):
     """Demonstrations at the farthest normalised number: -1 to 5 is 8 deviations from 1, or 4 half-widths of 0 to 2; 5 where unknown."""
@@ -67,6 +78,20 @@ def test_bounds_are_measured_in_the_reach(tiny_config, monkeypatch, settings, wa
     answers = sampled(tiny_config, monkeypatch, settings, "mean_std", FARTHEST)
     assert answers.max() == wall * FARTHEST
     assert sampled(tiny_config, monkeypatch, settings, "min_max", FARTHEST).max() == wall
+
+
+@pytest.mark.parametrize(
+    ("settings", "farthest", "reach"),
+    [
+        ({"name": "diffusion", "clip": 0.5}, (2.5, 4), 3.0),
+        ({"name": "diffusion", "clip": 0.5}, (2.5, 121), 5.0),
+        ({"name": "contrastive", "bound": 0.5}, (121,), 5.0),
+    ],
+)
+def test_quantile_reaches_as_far_as_any_dataset_and_no_farther_than_5(tiny_config, monkeypatch, settings, farthest, reach):
+    """x of 1 % and 99 % at 0 and 2, whose farthest number is an outlier or is not."""
+    answers = sampled(tiny_config, monkeypatch, settings, "quantile", FARTHEST, [statistics(far) for far in farthest])
+    assert answers.max() == 0.5 * reach
 
 
 @pytest.mark.slow
