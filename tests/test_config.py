@@ -128,9 +128,48 @@ def test_unknown_and_missing_keys_are_listed(tiny_config):
         Settings.from_dict({**tiny_config, "execution_horizon": 5})
 
 
+@pytest.mark.parametrize(
+    ("table", "changes", "words"),
+    [
+        ("data", {"data_dir": None}, r"missing \['data\.data_dir'\]"),
+        ("model", {"cameras": None}, r"missing \['model\.cameras'\]"),
+        ("model", {"variant": None}, r"missing \['model\.variant'\]"),
+        ("model", {"cameras": "primary"}, r"model\.cameras must be a list of names, got 'primary'"),
+        ("model", {"width": "wide"}, r"model\.width must be a whole number, got 'wide'"),
+        ("data", {"mixture": '{"a": 2.0,'}, r"data\.mixture must be a name or JSON like .*, got '\{\"a\": 2\.0,'"),
+        ("data", {"mixture": {"a": "much"}}, r"weights of data\.mixture must be numbers, got \{'a': 'much'\}"),
+        ("data", {"mixture": 3}, r"data\.mixture must be a name, a file, or names with weights, got 3"),
+        ("data", {"filters": 3}, r"data\.filters must be a table of settings, got 3"),
+        ("data", {"filters": {"min_steps": 2.5}}, r"data\.filters\.min_steps must be a whole number, got 2\.5"),
+        ("mcmc", {"num_steps": 2.5}, r"mcmc\.num_steps must be a whole number, got 2\.5"),
+        ("mcmc", {"num_steps": True}, r"mcmc\.num_steps must be a whole number, got True"),
+        ("mcmc", {"stop_gradient": 1}, r"mcmc\.stop_gradient must be True or False, got 1"),
+        ("optimizer", {"learning_rate": "1e-3"}, r"optimizer\.learning_rate must be a number, got '1e-3'"),
+        ("method", {"num_starts": 2.5}, r"method\.num_starts must be a whole number, got 2\.5"),
+        ("", {"batch_size": 2.5}, r"^batch_size must be a whole number, got 2\.5"),
+        ("", {"model": "base"}, r"model must be a table of settings, got 'base'"),
+    ],
+)
+def test_a_mistake_in_a_config_is_named_with_its_key(tiny_config, table, changes, words):
+    """None takes the key away."""
+    changed = {**(tiny_config[table] if table else tiny_config), **changes}
+    changed = {key: value for key, value in changed.items() if value is not None}
+    with pytest.raises(ValueError, match=words):
+        Settings.from_dict({**tiny_config, table: changed} if table else changed)
+
+
+def test_a_tie_wants_windows_of_many_episodes_in_a_batch(tiny_config):
+    tied, together = {"name": "equilibrium", "tie_weight": 0.5}, {**tiny_config["data"], "windows_per_visit": 8}
+    assert Settings.from_dict({**tiny_config, "method": tied}).method["tie_weight"] == 0.5
+    assert Settings.from_dict({**tiny_config, "data": together}).data.windows_per_visit == 8
+    with pytest.raises(ValueError, match=r"data\.windows_per_visit must be 1 beside method\.tie_weight = 0\.5, got 8"):
+        Settings.from_dict({**tiny_config, "method": tied, "data": together})
+
+
 def test_a_mixture_may_be_json(tiny_config):
-    data = {**tiny_config["data"], "mixture": '{"a": 2.0, "b": 1.0}'}
-    assert Settings.from_dict({**tiny_config, "data": data}).data.mixture == {"a": 2.0, "b": 1.0}
+    for mixture in ('{"a": 2.0, "b": 1.0}', {"a": 2.0, "b": 1}):
+        data = {**tiny_config["data"], "mixture": mixture}
+        assert Settings.from_dict({**tiny_config, "data": data}).data.mixture == {"a": 2.0, "b": 1.0}
 
 
 @pytest.mark.parametrize("path", ["oxe.py", "pusht.py", "bridge.py", "finetune.py"])

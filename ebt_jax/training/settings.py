@@ -3,15 +3,15 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ebt_jax.augment import NO_AUGMENTATION, Augmentation
 from ebt_jax.data.settings import DataSettings, Filters, bundled_sample_dir
 from ebt_jax.mcmc import MCMC
-from ebt_jax.methods import make_method, method_settings
+from ebt_jax.methods import METHODS, make_method, method_settings
 from ebt_jax.models import make_model
-from ebt_jax.models.config import ModelConfig, model_variant
+from ebt_jax.models.config import ModelConfig, PaperConfig, model_variant
 from ebt_jax.normalize import QUANTILE_REACH, Statistics, action_reach
 from ebt_jax.specs import ActionDimension, Specs
 from ebt_jax.training.optimizer import OptimizerSettings
@@ -97,45 +97,54 @@ class Settings:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}.")
         method_settings(self.method)
+        if self.method.get("tie_weight", 0) > 0 and self.data.windows_per_visit > 1:
+            raise ValueError(
+                f"data.windows_per_visit must be 1 beside method.tie_weight = {self.method['tie_weight']}, got "
+                f"{self.data.windows_per_visit}: the tie holds a chunk against its neighbours in the batch, which would be windows of the "
+                "same episode. Leave one of the two out."
+            )
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> "Settings":
-        """From the plain values of a config file or `config.json`. Raises ValueError naming every missing or unknown key."""
-        tree = dict(tree)
-        _check_keys("", tree, cls)
-        data, model = dict(tree["data"]), dict(tree["model"])
-        data["cameras"] = tuple(model.pop("cameras"))
-        data["proprio"] = tuple(data.get("proprio", DataSettings.proprio))
+        """From the plain values of a config file or `config.json`.
+
+        Raises ValueError naming every missing or unknown key, and every value that is not of its key's type.
+        """
+        parts = {"mcmc": MCMC, "optimizer": OptimizerSettings, "mesh": MeshSettings, "augmentation": Augmentation}
+        tree = {**{name: {} for name in (*parts, "evaluation")}, **tree}
+        _check("", tree, cls)
+        for name in ("data", "model", "method", "evaluation", *parts):
+            _check_table(name, tree[name])
+        data, model, evaluation = dict(tree["data"]), dict(tree["model"]), dict(tree["evaluation"])
+        for key in ("variant", "cameras"):
+            if key not in model:
+                raise ValueError(f"config keys must hold model.variant and model.cameras, got missing ['model.{key}'].")
+        data["cameras"] = _names("model.cameras", model.pop("cameras"))
+        data["proprio"] = _names("data.proprio", data.get("proprio", DataSettings.proprio))
+        data["filters"] = _check_table("data.filters", data.get("filters", {}))
+        _check("data.", data, DataSettings)
+        _check("data.filters.", data["filters"], Filters)
+        data["filters"] = Filters(**data["filters"])
+        data["mixture"] = _mixture(data["mixture"])
         if data["data_dir"] == BUNDLED:
             data["data_dir"] = bundled_sample_dir()
-        if data["mixture"].startswith("{"):
-            data["mixture"] = json.loads(data["mixture"])
-        filters = dict(data.get("filters", {}))
-        _check_keys("data.filters.", filters, Filters)
-        data["filters"] = Filters(**filters)
-        model = model_variant(model.pop("variant"), precision=tree["precision"], **model)
-        if model.language_weights:
-            data.setdefault("tokenizer", model.language_weights)
-        tree.setdefault("augmentation", {})
-        parts = {"mcmc": MCMC, "optimizer": OptimizerSettings, "mesh": MeshSettings, "augmentation": Augmentation}
+        variant = model.pop("variant")
+        _check_types("model.", model, PaperConfig)
+        made_model = model_variant(variant, precision=tree["precision"], **model)
+        if made_model.language_weights:
+            data.setdefault("tokenizer", made_model.language_weights)
         for name, kind in parts.items():
-            _check_keys(f"{name}.", tree[name], kind)
+            _check(f"{name}.", tree[name], kind)
         made = {name: kind(**tree[name]) for name, kind in parts.items()}
-        held = itertools.chain(*model.frozen.values())
+        held = itertools.chain(*made_model.frozen.values())
         made["optimizer"] = dataclasses.replace(made["optimizer"], freeze=(*made["optimizer"].freeze, *held))
-        evaluation = dict(tree["evaluation"])
-        _check_keys("evaluation.", evaluation, EvaluationSettings)
-        _check_keys("data.", data, DataSettings)
-        return cls(
-            **{
-                **tree,
-                **made,
-                "data": DataSettings(**data),
-                "model": model,
-                "method": dict(tree["method"]),
-                "evaluation": EvaluationSettings(**{**evaluation, "tasks": tuple(evaluation.get("tasks", ()))}),
-            }
-        )
+        _check("evaluation.", evaluation, EvaluationSettings)
+        evaluation["tasks"] = _names("evaluation.tasks", evaluation.get("tasks", ()))
+        method = dict(tree["method"])
+        if method.get("name") in METHODS:
+            _check_types("method.", method, METHODS[method["name"]][0])
+        made |= {"data": DataSettings(**data), "model": made_model, "method": method, "evaluation": EvaluationSettings(**evaluation)}
+        return cls(**{**tree, **made})
 
     def check_batch_size(self, devices: int) -> None:
         """Raises ValueError where a batch does not split into equal parts."""
@@ -169,7 +178,36 @@ def _reach(dataset: Mapping[str, Any]) -> float:
     return action_reach(statistics.action, "quantile", tuple(ActionDimension(**dimension) for dimension in dataset["spec"]["action"]))
 
 
-def _check_keys(prefix: str, tree: Mapping[str, Any], kind: type) -> None:
+def _mixture(value: Any) -> Any:
+    """A name or a path as it is; a table of weights, or JSON of one, as names and weights."""
+    if isinstance(value, str) and value.startswith("{"):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f'data.mixture must be a name or JSON like {{"bridge_dataset": 1.0}}, got {value!r}: {error}.') from error
+    if isinstance(value, Mapping):
+        bad = [name for name, weight in value.items() if not _is_of(weight, float)]
+        if bad:
+            raise ValueError(f"weights of data.mixture must be numbers, got {dict(value)}.")
+    elif not isinstance(value, str):
+        raise ValueError(f"data.mixture must be a name, a file, or names with weights, got {value!r}.")
+    return value
+
+
+def _names(key: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{key} must be a list of names, got {value!r}. Put a single one in a list.")
+    return tuple(value)
+
+
+def _check_table(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be a table of settings, got {value!r}.")
+    return value
+
+
+def _check(prefix: str, tree: Mapping[str, Any], kind: type) -> None:
+    """Raises ValueError for keys that are missing or unknown, else for values that are not of their key's type."""
     fields = dataclasses.fields(kind)
     known = {field.name for field in fields}
     required = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
@@ -179,3 +217,16 @@ def _check_keys(prefix: str, tree: Mapping[str, Any], kind: type) -> None:
             f"config keys must be {', '.join(prefix + name for name in sorted(known))}; "
             f"got unknown {[prefix + name for name in unknown]}, missing {[prefix + name for name in missing]}."
         )
+    _check_types(prefix, tree, kind)
+
+
+def _check_types(prefix: str, tree: Mapping[str, Any], kind: type) -> None:
+    words = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+    for field in dataclasses.fields(kind):
+        if field.name in tree and field.type in words and not _is_of(tree[field.name], field.type):
+            raise ValueError(f"{prefix}{field.name} must be {words[field.type]}, got {tree[field.name]!r}.")
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    """Whether a plain value may stand where `kind` is wanted: whole numbers are numbers, True and False are none."""
+    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
