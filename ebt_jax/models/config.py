@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -19,11 +20,21 @@ CHOICES = {
 """The valid values of the settings that are names."""
 
 
+def in_full(*dtypes: DTypeLike) -> jax.lax.Precision | None:
+    """How numbers of these types are multiplied: float32 in full, where a GPU by itself takes TF32 and a TPU bfloat16; else as it is."""
+    return jax.lax.Precision.HIGHEST if all(jnp.finfo(dtype).bits >= 32 for dtype in dtypes) else None
+
+
 class Precision(NamedTuple):
     """Where numbers are rounded: `parameters` also holds for residuals, norms, softmax and energies; `products` for matrix products."""
 
     parameters: DTypeLike
     products: DTypeLike
+
+    @property
+    def multiplied(self) -> jax.lax.Precision | None:
+        """`in_full` of products."""
+        return in_full(self.products)
 
     @property
     def exact(self) -> "Precision":
@@ -64,7 +75,8 @@ class ModelConfig:
         two normalised states is small, and few demonstrations do not teach a network to take it.
       encoder_attention: of observation and image tokens: "fused" takes cuDNN's kernel on a GPU, in bfloat16, which saves the memory
         traffic of the attention weights. The decoder has no such choice: training differentiates it twice.
-      precision: "bfloat16" rounds matrix products and nothing else; "float64" (with jax_enable_x64) is for checking derivatives.
+      precision: "bfloat16" rounds matrix products and nothing else, "float32" nothing on any device (`in_full`); "float64" (with
+        jax_enable_x64) is for checking derivatives.
       remat: recompute block activations in the backward pass: less memory, about a third more work.
       unroll: blocks that one iteration of the scan over layers runs; small networks on CPU gain from all of them.
     """

@@ -76,6 +76,7 @@ def _conv(channels: int, side: int, stride: int, dtypes: Precision, name: str) -
         use_bias=False,
         dtype=dtypes.products,
         param_dtype=dtypes.parameters,
+        precision=dtypes.multiplied,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal"),
         name=name,
     )

@@ -193,6 +193,7 @@ def xavier(features: int | tuple[int, ...], dtypes: Precision, name: str | None 
         use_bias=use_bias,
         dtype=dtypes.products,
         param_dtype=dtypes.parameters,
+        precision=dtypes.multiplied,
         kernel_init=nn.initializers.xavier_uniform(),
         name=name,
     )
@@ -206,5 +207,11 @@ def torch_dense(inputs: int, features: int, dtypes: Precision, name: str | None 
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return nn.DenseGeneral(
-        features, dtype=dtypes.products, param_dtype=dtypes.parameters, kernel_init=uniform, bias_init=uniform, name=name
+        features,
+        dtype=dtypes.products,
+        param_dtype=dtypes.parameters,
+        precision=dtypes.multiplied,
+        kernel_init=uniform,
+        bias_init=uniform,
+        name=name,
     )

@@ -39,9 +39,10 @@ class T5Block(nn.Module):
         linear = lambda features, name: dense(features, dtypes, name, use_bias=False)
         y = norm(dtypes, "self_norm")(x)
         queries, keys, values = (linear((s.heads, s.head_width), name)(y) for name in ("query", "key", "value"))
-        logits = jnp.einsum("bqhk,bnhk->bhqn", queries, keys, preferred_element_type=dtypes.parameters) + bias[None]
+        logits = jnp.einsum("bqhk,bnhk->bhqn", queries, keys, precision=dtypes.multiplied, preferred_element_type=dtypes.parameters)
+        logits = logits + bias[None]
         weights = jax.nn.softmax(jnp.where(mask[:, None, None], logits, jnp.finfo(logits.dtype).min), axis=-1)
-        mixed = jnp.einsum("bhqn,bnhk->bqhk", weights.astype(values.dtype), values)
+        mixed = jnp.einsum("bhqn,bnhk->bqhk", weights.astype(values.dtype), values, precision=dtypes.multiplied)
         x = x + linear(s.width, "out")(mixed.reshape(*x.shape[:2], -1)).astype(dtypes.parameters)
         y = norm(dtypes, "mlp_norm")(x)
         hidden = linear(s.mlp_width, "hidden")(y).astype(dtypes.parameters)

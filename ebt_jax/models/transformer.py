@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from ebt_jax.models.config import Precision
+from ebt_jax.models.config import Precision, in_full
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,7 @@ def dense(
         use_bias=use_bias,
         dtype=dtypes.products,
         param_dtype=dtypes.parameters,
+        precision=dtypes.multiplied,
         kernel_init=nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal"),
         name=name,
     )
@@ -99,7 +100,8 @@ def _mix(x: Float[Array, "b heads q n"], y: Float[Array, "b heads k n"]) -> Floa
 
 
 def _product(x: Array, y: Array, contracted: tuple[int, int], dtype: DTypeLike) -> Array:
-    return jax.lax.dot_general(x, y, (((contracted[0],), (contracted[1],)), ((0, 1), (0, 1))), preferred_element_type=dtype)
+    axes = ((contracted[0],), (contracted[1],)), ((0, 1), (0, 1))
+    return jax.lax.dot_general(x, y, axes, precision=in_full(x.dtype, y.dtype), preferred_element_type=dtype)
 
 
 # In x, either is the other's derivative. JAX's own rules would put the cotangent first, whichever array is large. What stands in the

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, UInt8
 
-from ebt_jax.models.config import ModelConfig, Precision
+from ebt_jax.models.config import ModelConfig, Precision, in_full
 from ebt_jax.models.film import FiLM
 from ebt_jax.models.imagenet import ImageNetResNet
 from ebt_jax.models.sizes import TOWERS, TowerSize, vision_size
@@ -36,7 +36,8 @@ def spatial_softmax(logits: Float[Array, "n y x keypoints"], temperature: float 
     n, rows, columns, keypoints = logits.shape
     weights = jax.nn.softmax(logits.reshape(n, rows * columns, keypoints) / temperature, axis=1)
     places = jnp.stack(jnp.meshgrid(jnp.linspace(-1, 1, rows), jnp.linspace(-1, 1, columns), indexing="ij"), axis=-1)
-    return jnp.einsum("nsk,sc->nkc", weights, places.reshape(-1, 2).astype(weights.dtype)).reshape(n, 2 * keypoints)
+    places = places.reshape(-1, 2).astype(weights.dtype)
+    return jnp.einsum("nsk,sc->nkc", weights, places, precision=in_full(weights.dtype)).reshape(n, 2 * keypoints)
 
 
 class ResNetBlock(nn.Module):
@@ -160,6 +161,7 @@ def conv(channels: int, size: int, stride: int, dtypes: Precision, name: str, pa
         use_bias=False,
         dtype=dtypes.products,
         param_dtype=dtypes.parameters,
+        precision=dtypes.multiplied,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal"),
         name=name,
     )

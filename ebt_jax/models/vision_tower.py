@@ -5,7 +5,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from ebt_jax.models.config import Precision
+from ebt_jax.models.config import Precision, in_full
 from ebt_jax.models.sizes import TowerSize
 from ebt_jax.models.tensors import Layout, convolution, layer_norm, linear, same
 from ebt_jax.models.tower import TowerBlock, TowerSettings
@@ -32,7 +32,14 @@ class VisionTower(nn.Module):
         s, dtypes, dino = self.size, self.dtypes, self.size.family == "dinov2"
         initial = nn.initializers.normal(0.02)
         x = nn.Conv(
-            s.width, (s.patch,) * 2, (s.patch,) * 2, padding="VALID", dtype=dtypes.products, param_dtype=dtypes.parameters, name="patches"
+            s.width,
+            (s.patch,) * 2,
+            (s.patch,) * 2,
+            padding="VALID",
+            dtype=dtypes.products,
+            param_dtype=dtypes.parameters,
+            precision=dtypes.multiplied,
+            name="patches",
         )(images)
         n, rows, columns, _ = x.shape
         positions = self.param("positions", initial, (dino + s.grid**2, s.width), dtypes.parameters)
@@ -53,7 +60,7 @@ def interpolate(positions: Float[Array, "m d"], grid: int, rows: int, columns: i
     if (rows, columns) == (grid, grid):
         return positions
     row, column = (jnp.asarray(bicubic(grid, count, antialias), positions.dtype) for count in (rows, columns))
-    resized = jnp.einsum("yr,xc,rcd->yxd", row, column, positions.reshape(grid, grid, -1))
+    resized = jnp.einsum("yr,xc,rcd->yxd", row, column, positions.reshape(grid, grid, -1), precision=in_full(positions.dtype))
     return resized.reshape(rows * columns, -1)
 
 

@@ -56,7 +56,7 @@ class Settings:
       keep_every: checkpoints of steps divisible by this are kept for ever beside them; 0 keeps none so.
       sample_steps: steps of the sampler at inference; 0 takes the method's own (`Method.sample_steps`).
       execution_horizon: actions executed of each chunk before the next is planned.
-      precision: of matrix products; parameters, actions and energies are float32 always.
+      precision: of matrix products, on every device alike; parameters, actions and energies are float32 always.
       method: "name" and that method's own settings.
       init_from: the checkpoint whose parameters the run starts from; "" starts from random ones.
     """
@@ -223,8 +223,9 @@ def _check(prefix: str, tree: Mapping[str, Any], kind: type) -> None:
 def _check_types(prefix: str, tree: Mapping[str, Any], kind: type) -> None:
     words = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
     for field in dataclasses.fields(kind):
-        if field.name in tree and field.type in words and not _is_of(tree[field.name], field.type):
-            raise ValueError(f"{prefix}{field.name} must be {words[field.type]}, got {tree[field.name]!r}.")
+        wanted = field.type
+        if field.name in tree and isinstance(wanted, type) and wanted in words and not _is_of(tree[field.name], wanted):
+            raise ValueError(f"{prefix}{field.name} must be {words[wanted]}, got {tree[field.name]!r}.")
 
 
 def _is_of(value: Any, kind: type) -> bool:
