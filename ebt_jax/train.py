@@ -13,8 +13,6 @@ update takes on a machine that need not be there.
 import json
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
 
 from absl import flags, logging
 
@@ -44,9 +42,6 @@ HEARTBEAT = flags.DEFINE_integer("heartbeat_seconds", 30, "A process silent for 
 COMPILE_ONLY = flags.DEFINE_bool("compile_only", False, "Compile one update for --topology, print what it takes, and stop.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "TPU slice, v5e:16x16, or a number of virtual CPU devices.")
 
-PICTURED = 64
-"""Held-out observations whose descents the report shows."""
-
 
 def main() -> None:
     """Resolves the configuration, trains, reports."""
@@ -55,9 +50,11 @@ def main() -> None:
         return
     import jax
 
+    from ebt_jax.report.descents import draw_held_out
     from ebt_jax.report.run import write_run_report
     from ebt_jax.training.loop import train
     from ebt_jax.training.profile import parse_window
+    from ebt_jax.training.settings import Settings
 
     if WORKDIR.value is None:
         raise flags.ValidationError("--workdir must name the folder of the run, got none.")
@@ -75,7 +72,8 @@ def main() -> None:
         values["init_from"] = INIT_FROM.value if "://" in INIT_FROM.value else str(pathlib.Path(INIT_FROM.value).resolve())
     state = train(values, workdir, cli.progress, profile, WATCHDOG.value, WATCHDOG_SLOW.value)
     if jax.process_index() == 0:
-        draw(values, workdir)
+        settings = Settings.from_dict(values)
+        draw_held_out(workdir, settings.data, settings.seed)
         logging.info("wrote %s", write_run_report(workdir))
     print(f"trained to step {int(state.step)} in {workdir}")
 
@@ -96,19 +94,6 @@ def compile_only() -> None:
     settings = Settings.from_dict(values if here else {**values, "data": {**values["data"], "data_dir": "(none)"}})
     specs = open_mixture(settings.data).specs if here else described_specs(settings.data)
     print(json.dumps(compile_step(settings, specs, TOPOLOGY.value, topology_devices(TOPOLOGY.value))._asdict()))
-
-
-def draw(values: Mapping[str, Any], workdir: pathlib.Path) -> None:
-    """Pictures of the trained policy's descents and energy landscape on held-out observations, for the report."""
-    from ebt_jax.data.loader import make_loader
-    from ebt_jax.data.mixture import open_mixture
-    from ebt_jax.loading import load
-    from ebt_jax.report.descents import draw_policy
-    from ebt_jax.training.settings import Settings
-
-    settings = Settings.from_dict(values)
-    batch = next(iter(make_loader(open_mixture(settings.data), "validation", batch_size=PICTURED, seed=settings.seed)))
-    draw_policy(workdir, load(workdir), batch)
 
 
 if __name__ == "__main__":

@@ -44,16 +44,13 @@ class Dataset:
 
     @functools.cached_property
     def validation(self) -> Split:
-        """The held-out episodes, or with validation_fraction 0 the dataset's own. Raises ValueError if there are none."""
+        """The held-out episodes, or with validation_fraction 0 the dataset's own; there may be none."""
         settings, name = self.settings, self.folder.name
         if settings.validation_fraction > 0 or settings.validation_folds:
             return self._filtered(validation_split(self.train.index, name, settings))
         own = next((split for split in OWN_VALIDATION if split in self.folder.splits), None)
         if own is None:
-            raise ValueError(
-                f"dataset {name!r} must have a split {' or '.join(OWN_VALIDATION)} to validate on, got {sorted(self.folder.splits)}. "
-                "Look at split train, or train with validation_fraction above 0, which holds some of its episodes out."
-            )
+            return Split(self.train.index, self.train.index.episodes[:0])
         index = _index(self.folder, own, self.entry, settings)
         return self._filtered(own_validation_split(index, self.train.index, name))
 
@@ -79,6 +76,10 @@ def open_dataset(folder: Folder, entry: Entry, settings: DataSettings, weight: f
     whole = train_split(_index(folder, "train", entry, settings), folder.name, settings)
     before = make_normalizer(statistics(whole, settings.index_processes).action, settings.normalization, entry.spec.action)
     train, left_out = filters.apply(settings.filters, whole, entry.spec, before)
+    if len(train) == 0:
+        raise ValueError(
+            f"filters must leave at least one window of dataset {entry.spec.name!r}, got none; they left out {dict(left_out)}. Loosen them."
+        )
     found = statistics(train, settings.index_processes)
     action = make_normalizer(found.action, settings.normalization, entry.spec.action)
     proprio = make_normalizer(found.proprio, settings.proprio_normalization)

@@ -19,10 +19,7 @@ from ebt_jax.normalize import Normalizer, normalize
 
 
 def apply(filters: Filters, split: Split, spec: DatasetSpec, normalizer: Normalizer) -> tuple[Split, Mapping[str, int]]:
-    """The split without what the filters leave out, and how much that was by reason; an episode counts for the first that it meets.
-
-    Raises ValueError if nothing is left.
-    """
+    """The split without what the filters leave out, and how much that was by reason; an episode counts for the first that it meets."""
     if filters == NO_FILTERS:
         return split, {}
     index, episodes = split.index, split.episodes
@@ -44,10 +41,6 @@ def apply(filters: Filters, split: Split, spec: DatasetSpec, normalizer: Normali
         split = dataclasses.replace(split, runs=_awake(filters, split, spec, normalizer))
         if before > len(split):
             left_out["idle windows"] = before - len(split)
-    if len(split) == 0:
-        raise ValueError(
-            f"filters must leave at least one window of dataset {spec.name!r}, got none; they left out {left_out}. Loosen them."
-        )
     return split, left_out
 
 

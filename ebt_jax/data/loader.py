@@ -36,7 +36,7 @@ def make_loader(
 
     "train" never ends: each dataset's windows come without repetition within an epoch, another order each time. "validation" is
     one pass over all windows in a fixed order that depends on `seed` alone; the last batch is filled up with rows whose
-    action_mask is all False.
+    action_mask is all False. Raises ValueError where nothing is held out.
 
     Memory holds at most `prefetch` batches (default: two more than `num_threads`, which defaults to the cores, at most 16).
     Errors of reading are raised by `next`.

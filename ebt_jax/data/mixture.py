@@ -2,11 +2,13 @@
 
 import dataclasses
 import fnmatch
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from absl import logging
 from jaxtyping import Array, Float, Int, UInt64
 
 from ebt_jax.data import union
@@ -18,7 +20,7 @@ from ebt_jax.data.order import BLOCK
 from ebt_jax.data.oxe import describe
 from ebt_jax.data.settings import DataSettings
 from ebt_jax.data.spec import DatasetSpec
-from ebt_jax.data.splits import Split
+from ebt_jax.data.splits import OWN_VALIDATION, Split, rule
 from ebt_jax.data.standardize import Entry
 from ebt_jax.data.tokenizer import read_tokenizer
 from ebt_jax.data.wording import AS_WRITTEN, Wordings, hide, read_wordings
@@ -88,10 +90,33 @@ class Mixture:
         return sum(len(dataset.train) for dataset in self.datasets)
 
     def split(self, name: str) -> tuple[Split, ...]:
-        """The episodes of "train" or "validation", dataset by dataset. Raises ValueError for another name or an empty split."""
+        """The episodes of "train" or "validation", dataset by dataset; of some datasets nothing may be held out.
+
+        Raises ValueError for another name, or where nothing is held out of any.
+        """
         if name not in ("train", "validation"):
             raise ValueError(f"split must be 'train' or 'validation', got {name!r}.")
-        return tuple(getattr(dataset, name) for dataset in self.datasets)
+        return self._validation if name == "validation" else tuple(dataset.train for dataset in self.datasets)
+
+    @functools.cached_property
+    def _validation(self) -> tuple[Split, ...]:
+        parts = tuple(dataset.validation for dataset in self.datasets)
+        empty = [dataset.folder.name for dataset, part in zip(self.datasets, parts, strict=True) if not len(part)]
+        if len(empty) == len(parts):
+            raise ValueError(f"validation must have at least one episode to look at, got none of {', '.join(empty)} {self._held_out_by}")
+        if empty:
+            logging.warning("validation says nothing of %s: no episode is held out of it", ", nor of ".join(empty))
+        return parts
+
+    @property
+    def _held_out_by(self) -> str:
+        """Why nothing may be held out, and what to do."""
+        if self.settings.validation_fraction > 0 or self.settings.validation_folds:
+            return f"with {rule(self.settings)}. Hold more out, loosen the filters, or do not look: eval_interval 0."
+        return (
+            f"with validation_fraction 0, which takes their own split {' or '.join(OWN_VALIDATION)}. Hold some of the training episodes "
+            "out: set validation_fraction above 0; or do not look: eval_interval 0."
+        )
 
     def batch(self, dataset: Dataset, part: Split, numbers: Int[np.ndarray, " b"], keys: UInt64[np.ndarray, " b"] | None = None) -> Batch:
         """These windows of a dataset, normalised, in the mixture's dimensions; with `keys` as training shows them, see `gather`."""

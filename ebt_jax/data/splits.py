@@ -106,12 +106,18 @@ def _together(lengths: Int[np.ndarray, " n"], size: int) -> Iterator[slice]:
 
 def train_split(index: Index, name: str, settings: DataSettings) -> Split:
     """The episodes that are not held out. Raises ValueError if none is left."""
-    return _checked(Split(index, index.episodes[~held_out(index, name, settings)]), name, "train", settings)
+    split = Split(index, index.episodes[~held_out(index, name, settings)])
+    if len(split) == 0:
+        raise ValueError(
+            f"train split of {name!r} must hold at least one episode, got none of {len(index.episodes)} with {rule(settings)}. "
+            "Change validation_fraction or validation_folds."
+        )
+    return split
 
 
 def validation_split(index: Index, name: str, settings: DataSettings) -> Split:
-    """The held-out episodes of a training index. Raises ValueError if there are none."""
-    return _checked(Split(index, index.episodes[held_out(index, name, settings)]), name, "validation", settings)
+    """The held-out episodes of a training index; of a small one there may be none."""
+    return Split(index, index.episodes[held_out(index, name, settings)])
 
 
 def own_validation_split(index: Index, train: Index, name: str) -> Split:
@@ -142,6 +148,11 @@ def held_out(index: Index, name: str, settings: DataSettings) -> Bool[np.ndarray
     return (hashes < np.float64(settings.validation_fraction) * 2.0**64)[which]
 
 
+def rule(settings: DataSettings) -> str:
+    """What `held_out` goes by, for messages."""
+    return f"{settings.validation_folds} folds" if settings.validation_folds else f"validation_fraction {settings.validation_fraction}"
+
+
 def statistics(split: Split, processes: int = -1) -> Statistics:
     """Statistics of a split's actions and proprio at every window, robot units; kept beside its index.
 
@@ -163,13 +174,3 @@ def _of(split: Split, column: str, processes: int) -> VectorStatistics:
     values, parts = split.index.columns[column], split.parts(column)
     runner = jobs.choose(len(split) * values.shape[1] * values.itemsize, len(parts), processes)
     return merged.statistics(parts, values.shape[1], runner)
-
-
-def _checked(split: Split, name: str, which: str, settings: DataSettings) -> Split:
-    if len(split) == 0:
-        rule = f"{settings.validation_folds} folds" if settings.validation_folds else f"validation_fraction {settings.validation_fraction}"
-        raise ValueError(
-            f"{which} split of {name!r} must hold at least one episode, got none of {len(split.index.episodes)} with {rule}. "
-            "Change validation_fraction or validation_folds."
-        )
-    return split

@@ -1,4 +1,4 @@
-"""The one loop over updates, top to bottom: open, resume or start, step, log, look at held-out data, save, stop."""
+"""The one loop over updates, top to bottom: open, resume or start, step, log, save, look at held-out data, stop."""
 
 import contextlib
 import itertools
@@ -83,6 +83,8 @@ def train(
         settings.check_batch_size(mesh.size)
         mixture = open_mixture(settings.data)
         logging.info("data:\n%s", mixture.describe())
+        if settings.eval_interval:
+            mixture.split("validation")  # opened, or refused, before anything is spent
 
         method = tuned(settings.make_method(mixture.specs, mixture.statistics, mixture.manifest()), settings.optimizer)
         optimizer = make_optimizer(settings.optimizer, settings.num_steps)
@@ -158,16 +160,16 @@ def train(
                         )
                 if mixture.faults is not None and due(step, settings.log_interval):
                     log.write(step, {"data/replaced_windows": mixture.faults.total})
-                if due(step, settings.eval_interval) or (last and settings.eval_interval):
-                    watchdog.slow("validation")
-                    with watch.part("validation"):
-                        held_out = make_loader(mixture, "validation", batch_size=settings.batch_size, seed=settings.seed, **hosts())
-                        log.write(step, validate(state.ema_params, itertools.islice(held_out, settings.eval_batches)))
                 if due(step, settings.save_interval) or last or stopping:
                     watchdog.slow("checkpoint")
                     check_workdir(workdir)
                     with watch.part("checkpoint"):
                         save(checkpoints, state, checkpoint_assets(config, mixture, step))
+                if due(step, settings.eval_interval) or (last and settings.eval_interval):  # after saving: it may fail, or take long
+                    watchdog.slow("validation")
+                    with watch.part("validation"):
+                        held_out = make_loader(mixture, "validation", batch_size=settings.batch_size, seed=settings.seed, **hosts())
+                        log.write(step, validate(state.ema_params, itertools.islice(held_out, settings.eval_batches)))
                 if stopping and not last:
                     checkpoints.wait()
                     raise Interrupted(f"saved step {step} of {settings.num_steps} in {workdir}; start the same command again to go on")

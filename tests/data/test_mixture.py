@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import toy_rlds
 
+from ebt_jax.data.loader import make_loader
 from ebt_jax.data.mixture import episodes, open_mixture
+from ebt_jax.data.settings import Filters
 from ebt_jax.normalize import unnormalize
 from ebt_jax.specs import ActionDimension, Specs
 
@@ -67,10 +69,30 @@ def test_the_dataset_s_own_validation_split_is_used_without_a_fraction(make_fold
 
 
 def test_no_validation_split_and_no_fraction_says_what_to_do(toy, settings):
-    with pytest.raises(ValueError, match=r"must have a split val or validation or test.*set validation_fraction"):
+    with pytest.raises(ValueError, match=r"none of toy with .* own split val or validation or test.*set validation_fraction above 0"):
         open_mixture(settings()).split("validation")
+    with pytest.raises(ValueError, match=r"got none of toy with validation_fraction 1e-09\. Hold more out"):
+        open_mixture(settings(validation_fraction=1e-9)).split("validation")
     with pytest.raises(ValueError, match="split must be 'train' or 'validation', got 'test'"):
         open_mixture(settings()).split("test")
+
+
+@pytest.mark.parametrize("empty", [0, 1])
+def test_a_dataset_of_a_mixture_may_hold_out_nothing(make_folder, settings, caplog, empty):
+    """Its name is said once; the others validate, whichever place it has."""
+    names = ("second", "toy") if empty == 0 else ("toy", "second")
+    make_folder("toy", toy_rlds.STEPS, {"train": toy_rlds.shards(), "val": [[toy_rlds.make_episode(9, 3)]]}, toy_rlds.SPEC)
+    _second(make_folder)
+    mixture = open_mixture(settings(mixture=dict.fromkeys(names, 1.0)))
+    with caplog.at_level("WARNING"):
+        for _ in range(2):
+            assert [len(part) for part in mixture.split("validation")] == ([0, 3] if empty == 0 else [3, 0])
+    assert [record.message for record in caplog.records] == ["validation says nothing of second: no episode is held out of it"]
+    (batch,) = make_loader(mixture, "validation", 4, seed=0, num_threads=0)
+    assert batch.action_mask.any(axis=(1, 2)).tolist() == [True] * 3 + [False]
+    assert [episode.instruction for episode in episodes(mixture, "validation")] == ["task 0"]
+    with pytest.raises(ValueError, match="got none of .*toy"):  # the filters take what is held out, and leave what trains
+        open_mixture(dataclasses.replace(mixture.settings, filters=Filters(min_steps=4))).split("validation")
 
 
 def test_a_mixture_keeps_each_dataset_s_numbers(toy, make_folder, settings):

@@ -1,15 +1,17 @@
 """The report of a run is made of its files, whichever of them are there."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from ebt_jax.report.descents import DESCENT, LANDSCAPE, draw_descent
+from ebt_jax.report.descents import DESCENT, LANDSCAPE, draw_descent, draw_held_out
 from ebt_jax.report.evaluation import write_evaluation_report
 from ebt_jax.report.run import read_metrics, write_run_report
 from ebt_jax.report.video import write_video
+from ebt_jax.training.settings import Settings
 from ebt_jax.types import Sample
 
 RESULTS = {
@@ -127,6 +129,15 @@ def test_method_without_energy_has_no_landscape(tmp_path):
     assert headings(page) == ["Training", "Sampling"]
     assert "no energy" in page.text
     assert len(page.find_all("svg")) == 2
+
+
+def test_a_run_that_holds_nothing_out_has_a_report_without_descents(tmp_path, tiny_config, caplog):
+    data = dataclasses.replace(Settings.from_dict(tiny_config).data, validation_fraction=0.0)
+    with caplog.at_level("WARNING"):
+        draw_held_out(tmp_path, data, seed=0)
+    assert "the report shows no descents, which are drawn on held-out observations: validation must have" in caplog.text
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "loss": 1.0}\n')
+    assert headings(soup(write_run_report(tmp_path))) == ["Training"]
 
 
 def test_report_of_an_evaluation(evaluated):

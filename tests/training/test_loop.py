@@ -259,6 +259,29 @@ def test_being_asked_to_stop_before_the_first_update_ends_at_once(tmp_path, tiny
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_a_run_with_nothing_to_validate_on_is_refused_at_its_start(tmp_path, tiny_config):
+    config = {**tiny_config, "data": {**tiny_config["data"], "validation_fraction": 1e-9}}
+    with pytest.raises(ValueError, match="validation must have at least one episode to look at, got none of metaworld_pick_place_v3"):
+        train(config, tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+    compare_workdir(tmp_path, tiny_config)
+
+
+def test_what_validation_breaks_is_saved_before(tmp_path, tiny_config, monkeypatch):
+    """The run goes on past it, where it is started again."""
+
+    def broken(*_, **__):
+        raise OSError("a held-out shard cannot be read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "make_validate", lambda *_: broken)
+        with pytest.raises(OSError, match="held-out shard"):
+            train(tiny_config, tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps == [10]
+    assert int(train(tiny_config, tmp_path).step) == 20
+    assert set(losses(tmp_path)) == set(range(1, 21))
+
+
 def test_an_interrupt_between_two_steps_saves_where_it_stands(tmp_path, tiny_config):
     def progress(steps, total, name):
         for step in steps:
