@@ -154,10 +154,10 @@ def agree_to_stop(requested: threading.Event, step: int) -> bool:
     return requested.is_set() if _peers is None else _peers.stops_after(step, requested.is_set())
 
 
-def check_same(name: str, text: str) -> None:
-    """Raises ValueError where another process has another `text`; waits for process 0 to have said its own."""
+def check_same(name: str, text: str, remedy: str) -> None:
+    """Raises ValueError, with the remedy, where another process has another `text`; waits for process 0 to have said its own."""
     if _peers is not None:
-        _peers.check_same(name, text, MEETING_SECONDS)
+        _peers.check_same(name, text, remedy, MEETING_SECONDS)
 
 
 def meet(name: str) -> None:

@@ -43,13 +43,15 @@ class Peers:
             self._step = step
             return self._stop_step is not None and step >= self._stop_step
 
-    def check_same(self, name: str, text: str, seconds: float) -> None:
-        """Raises ValueError where process 0 has another `text`; waits until it has said its own."""
+    def check_same(self, name: str, text: str, remedy: str, seconds: float) -> None:
+        """Raises ValueError, with the remedy, where process 0 has another `text`; waits until it has said its own."""
         key, digest = f"{PREFIX}{name}", hashlib.sha256(text.encode()).hexdigest()
         if self.process_id == 0:
             self._client.key_value_set(key, digest)
         elif self._client.blocking_key_value_get(key, int(1000 * seconds)) != digest:
-            raise ValueError(f"{name} must be the same in all processes, got another in process {self.process_id} than in process 0.")
+            raise ValueError(
+                f"{name} must be the same in all processes, got another in process {self.process_id} than in process 0. {remedy}"
+            )
 
     def meet(self, name: str, seconds: float) -> None:
         """Returns once all processes are here."""

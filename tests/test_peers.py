@@ -98,7 +98,7 @@ def test_who_fails_second_learns_who_was_first(company):
 
 def test_a_process_with_another_configuration_is_refused(company):
     processes, _ = company(2)
-    processes[0].check_same("configuration", "a", 5.0)
-    processes[1].check_same("configuration", "a", 5.0)
-    with pytest.raises(ValueError, match="configuration must be the same in all processes, got another in process 1"):
-        processes[1].check_same("configuration", "b", 5.0)
+    processes[0].check_same("configuration", "a", "Copy it.", 5.0)
+    processes[1].check_same("configuration", "a", "Copy it.", 5.0)
+    with pytest.raises(ValueError, match=r"configuration must be the same in all processes, got another in process 1 .* Copy it\."):
+        processes[1].check_same("configuration", "b", "Copy it.", 5.0)

@@ -177,6 +177,18 @@ class Mixture:
         ]
         return json.dumps(trees, indent=2)
 
+    def rows(self, validating: bool) -> str:
+        """JSON of what makes batch n what it is, wherever the files lie and whenever they were copied: for comparing between processes.
+
+        Every dataset's `manifest`, to nine decimals, for processors add up in different ways, with digests of which windows train and,
+        where `validating`, which are held out.
+        """
+        trees = json.loads(self.manifest(), parse_float=lambda text: round(float(text), 9) + 0.0)  # no -0.0
+        for tree in trees:
+            del tree["index"]  # its name says when the files were written
+        splits = [self.split(name) for name in ("train", *(["validation"] if validating else []))]
+        return json.dumps([trees, [[part.digest for part in split] for split in splits]])
+
     def check_manifest(self, text: str) -> None:
         """Raises ValueError listing every point in which the datasets are not those of a saved `manifest`."""
         then, now = (dict(_identity(tree) for tree in json.loads(manifest)) for manifest in (text, self.manifest()))

@@ -54,6 +54,11 @@ class Split:
         """Number of windows."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    @property
+    def digest(self) -> str:
+        """Of which episodes these are, by place and content, and which of their steps are windows."""
+        return hashlib.sha256(self.episodes.tobytes() + (b"" if self.runs is None else self.runs.tobytes())).hexdigest()
+
     def locate(self, windows: Int[np.ndarray, " b"]) -> tuple[NDArray, Int[np.ndarray, " b"]]:
         """(episode [b] of `EPISODE`, step in it [b]) of each window."""
         number = np.searchsorted(self._ends, windows, side="right")

@@ -65,7 +65,8 @@ def train(
       watchdog_slow_seconds: how long it may be silent in what is no update: starting, compiling, looking at held-out data, saving.
 
     Raises:
-      ValueError: a bad configuration, or a workdir that belongs to another one (the differing keys are listed).
+      ValueError: a bad configuration, or a workdir that belongs to another one (the differing keys are listed); of several processes,
+        other data or another newest checkpoint in one of them.
       FloatingPointError: the loss is no longer finite; names the step and the last checkpoint.
       CheckpointError: a save failed, or the newest checkpoint is damaged; names the newest good one.
       OSError: the workdir cannot be written, or is no longer there.
@@ -77,7 +78,11 @@ def train(
         requested = stack.enter_context(termination_requested(at_once=jax.process_count() == 1))
         settings = Settings.from_dict(config)
         mesh = make_mesh(settings.mesh.data, settings.mesh.fsdp)
-        starts_from = "" if finished_steps(workdir / "checkpoints") else settings.init_from
+        newest = finished_steps(workdir / "checkpoints")[-1:]
+        distributed.check_same(
+            "newest checkpoint", str(newest), f"It is {newest or 'none'} here: do all see the same {workdir}, and all of what is in it?"
+        )
+        starts_from = "" if newest else settings.init_from
         source = initialize.read_source(starts_from, settings, mesh) if starts_from else None
         compare_workdir(workdir, config)
         settings.check_batch_size(mesh.size)
@@ -85,6 +90,9 @@ def train(
         logging.info("data:\n%s", mixture.describe())
         if settings.eval_interval:
             mixture.split("validation")  # opened, or refused, before anything is spent
+        distributed.check_same(
+            "datasets", mixture.rows(settings.eval_interval > 0), "Compare the tables that both logged, and the copies in data.data_dir."
+        )
 
         method = tuned(settings.make_method(mixture.specs, mixture.statistics, mixture.manifest()), settings.optimizer)
         optimizer = make_optimizer(settings.optimizer, settings.num_steps)

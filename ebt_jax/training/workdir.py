@@ -29,7 +29,7 @@ def compare_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     text = _text(config)
     if jax.process_index() == 0:
         _compare(workdir, config, text)
-    check_same("configuration", text)
+    check_same("configuration", text, "Start all with the same command, from the same files.")
 
 
 def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -195,6 +197,33 @@ def test_a_manifest_keeps_what_a_run_saw_and_notices_other_data(toy, make_folder
         other.check_manifest(mixture.manifest())
     with pytest.raises(ValueError, match="second: then version .* now absent"):
         open_mixture(settings()).check_manifest(mixture.manifest())
+
+
+def test_processes_with_other_rows_differ_and_with_copies_of_them_do_not(make_folder, settings, tmp_path):
+    shards, held = toy_rlds.shards(), {"val": [[toy_rlds.make_episode(9, 3)]]}
+    path = make_folder("toy", toy_rlds.STEPS, {"train": shards, **held}, toy_rlds.SPEC)
+    first = open_mixture(settings())
+    copied = shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    for file in copied.rglob("toy-train*"):
+        os.utime(file, (1, 1))
+    copy = open_mixture(settings(data_dir=str(copied), cache_dir=str(tmp_path / "elsewhere")))
+    assert copy.main.train.index.cache.name != first.main.train.index.cache.name
+    assert copy.rows(validating=True) == first.rows(validating=True)
+
+    toy_rlds.write_folder(
+        tmp_path / "fewer", "toy", toy_rlds.STEPS, {"train": shards, "val": [[toy_rlds.make_episode(8, 3)]]}, toy_rlds.SPEC
+    )
+    other = open_mixture(settings(data_dir=str(tmp_path / "fewer")))
+    assert other.rows(validating=False) == first.rows(validating=False)
+    assert other.rows(validating=True) != first.rows(validating=True)
+
+    shutil.copytree(path, copied / "toy" / "1.0.1")
+    info = copied / "toy" / "1.0.1" / "dataset_info.json"
+    info.write_text(info.read_text().replace('"1.0.0"', '"1.0.1"'))
+    newer = open_mixture(settings(data_dir=str(copied)))
+    next(path.glob("toy-train*-00001-of-*")).unlink()
+    damaged = open_mixture(settings(on_bad="skip"))
+    assert len({mixture.rows(validating=False) for mixture in (first, newer, damaged)}) == 3
 
 
 def test_a_policy_may_be_shown_less_of_the_state(toy, settings):

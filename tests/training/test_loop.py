@@ -282,6 +282,24 @@ def test_what_validation_breaks_is_saved_before(tmp_path, tiny_config, monkeypat
     assert set(losses(tmp_path)) == set(range(1, 21))
 
 
+@pytest.mark.parametrize("name", ["newest checkpoint", "datasets"])
+def test_a_process_that_sees_another_thing_is_refused_before_it_begins(tmp_path, tiny_config, monkeypatch, name):
+    """Of several, it would wait for ever in a collective that the others are not in, or mix rows."""
+    said = []
+
+    def check_same(what, text, remedy):
+        said.append(what)
+        if what == name:
+            raise ValueError(f"{what} must be the same in all processes. {remedy}")
+
+    monkeypatch.setattr(loop.distributed, "check_same", check_same)
+    monkeypatch.setattr(loop, "init_state", None)
+    with pytest.raises(ValueError, match=f"{name} must be the same"):
+        train(tiny_config, tmp_path)
+    assert said == ["newest checkpoint", "datasets"][: len(said)]
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_an_interrupt_between_two_steps_saves_where_it_stands(tmp_path, tiny_config):
     def progress(steps, total, name):
         for step in steps:
