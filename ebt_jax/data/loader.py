@@ -51,6 +51,12 @@ def make_loader(
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))
 
 
+def whose(mixture: Mixture, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1) -> Iterator[Int[np.ndarray, " b"]]:
+    """Beside the batches that `make_loader` makes of "validation" with the same arguments: the dataset that each row is of, by number."""
+    source = _Batches(mixture, "validation", batch_size, seed, 0, process_index, process_count)
+    return (source.held_out(index)[0] for index in range(len(source)))
+
+
 _KEYS = 0x6B657973
 """Mixed with the seed for the choices of a sample, so that they do not depend on the order of samples."""
 
@@ -70,17 +76,25 @@ class _Batches:
         return sys.maxsize if self._endless else max(0, -(-sum(self._lengths) // self._batch_size) - self._start)
 
     def __getitem__(self, index: int) -> Batch:
-        rows = (self._start + index) * self._batch_size + self._offset + np.arange(self._local)
         if self._endless:
+            rows = self._rows(index)
             weights = tuple(dataset.weight for dataset in self._mixture.datasets)
             which, windows = draw(rows, self._lengths, weights, self._seed, self._together)
             return self._gather(which, windows, np.asarray(mix(rows, mix(_KEYS, self._seed))))
-        total = sum(self._lengths)
+        which, windows, real = self.held_out(index)
+        batch = self._gather(which, windows)
+        return batch._replace(action_mask=batch.action_mask & real[:, None, None])
+
+    def held_out(self, index: int) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, " b"], Bool[np.ndarray, " b"]]:
+        """(dataset, window of it) of each row of a validation batch; False for rows that fill it up."""
+        rows, total, ends = self._rows(index), sum(self._lengths), np.cumsum(self._lengths)
         number = permute(np.minimum(rows, total - 1), total, mix(self._seed, total))
-        ends = np.cumsum(self._lengths)
         which = np.searchsorted(ends, number, side="right")
-        batch = self._gather(which, number - ends[which] + np.asarray(self._lengths)[which])
-        return batch._replace(action_mask=batch.action_mask & (rows < total)[:, None, None])
+        return which, number - ends[which] + np.asarray(self._lengths)[which], rows < total
+
+    def _rows(self, index: int) -> Int[np.ndarray, " b"]:
+        """This host's rows of a batch, by their numbers in the run."""
+        return (self._start + index) * self._batch_size + self._offset + np.arange(self._local)
 
     def _gather(self, which: Int[np.ndarray, " b"], windows: Int[np.ndarray, " b"], keys: UInt64[np.ndarray, " b"] | None = None) -> Batch:
         """The windows of each dataset, normalised by its own statistics, in the order asked for."""

@@ -24,7 +24,7 @@ from ebt_jax.data.splits import OWN_VALIDATION, Split, rule
 from ebt_jax.data.standardize import Entry
 from ebt_jax.data.tokenizer import read_tokenizer
 from ebt_jax.data.wording import AS_WRITTEN, Wordings, hide, read_wordings
-from ebt_jax.normalize import Normalizer, Statistics, make_normalizer
+from ebt_jax.normalize import Normalizer, Statistics, make_normalizer, normalize
 from ebt_jax.specs import GOAL, ActionSpec, Camera, CameraSpec, LanguageKind, LanguageSpec, ObservationSpec, Specs, differences
 from ebt_jax.types import Batch, Observation
 
@@ -46,6 +46,18 @@ class Episode(NamedTuple):
     actions: Float[Array | np.ndarray, "t a"]
     instruction: str
     name: str
+
+
+class Units(NamedTuple):
+    """What normalised actions mean in each dataset of a mixture.
+
+    Attributes:
+      mean: of its training actions, normalised; 0 in dimensions that it lacks.
+      scale: units of the mixture's dimension in 1 normalised; 0 where it lacks the dimension or counts in another unit.
+    """
+
+    mean: Float[np.ndarray, "m a"]
+    scale: Float[np.ndarray, "m a"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +100,19 @@ class Mixture:
     def num_transitions(self) -> int:
         """Training windows in all datasets, one a step."""
         return sum(len(dataset.train) for dataset in self.datasets)
+
+    @property
+    def units(self) -> Units:
+        """In what each dataset counts its actions, in the mixture's dimensions."""
+        dimensions = self.specs.action.dimensions
+        mean, scale = np.zeros((2, len(self.datasets), len(dimensions)), np.float32)
+        for number, dataset in enumerate(self.datasets):
+            columns = np.arange(len(dimensions)) if dataset.place is None else dataset.place.action
+            own = np.asarray(dataset.statistics.action.mean, np.float32)
+            mean[number, columns] = normalize(own[None], dataset.action_normalizer)[0]
+            same = [dimensions[i].unit == dimension.unit for i, dimension in zip(columns, dataset.entry.spec.action, strict=True)]
+            scale[number, columns] = np.where(same, dataset.action_normalizer.scale, 0.0)
+        return Units(mean, scale)
 
     def split(self, name: str) -> tuple[Split, ...]:
         """The episodes of "train" or "validation", dataset by dataset; of some datasets nothing may be held out.

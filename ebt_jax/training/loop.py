@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from jaxtyping import Int
 
 from ebt_jax import distributed
 from ebt_jax.checkpoint import Checkpoints, finished_steps
-from ebt_jax.data.loader import make_loader
+from ebt_jax.data.loader import make_loader, whose
 from ebt_jax.data.mixture import Mixture, open_mixture
 from ebt_jax.interruption import Interrupted, termination_requested
 from ebt_jax.models.pretrained import load_pretrained
@@ -131,9 +132,7 @@ def train(
                 initialize.record(workdir, source, start, settings, mixture.specs, mixture.statistics)
             train_step = traced.compile()
             distributed.meet("compiled")
-        validate = make_validate(
-            method, sample_steps, mesh, mixture.specs.action, mixture.action_normalizer, mixture.statistics, settings.seed
-        )
+        validate = make_validate(method, sample_steps, mesh, mixture.specs.action, mixture.units, settings.seed)
         batches = train_batches(mixture, settings, first)
         full_speed = samples_at_peak(settings, mixture.specs, jax.devices()[0].device_kind, mesh.size)
         steps = profiled(range(first + 1, settings.num_steps + 1), profile, workdir / "profile", watchdog.slow)
@@ -176,8 +175,7 @@ def train(
                 if due(step, settings.eval_interval) or (last and settings.eval_interval):  # after saving: it may fail, or take long
                     watchdog.slow("validation")
                     with watch.part("validation"):
-                        held_out = make_loader(mixture, "validation", batch_size=settings.batch_size, seed=settings.seed, **hosts())
-                        log.write(step, validate(state.ema_params, itertools.islice(held_out, settings.eval_batches)))
+                        log.write(step, validate(state.ema_params, itertools.islice(held_out(mixture, settings), settings.eval_batches)))
                 if stopping and not last:
                     checkpoints.wait()
                     raise Interrupted(f"saved step {step} of {settings.num_steps} in {workdir}; start the same command again to go on")
@@ -203,6 +201,12 @@ def hosts() -> dict[str, int]:
 def train_batches(mixture: Mixture, settings: Settings, start_step: int) -> Iterator[Batch]:
     """This host's rows of batch `start_step`, `start_step` + 1, ..."""
     return iter(make_loader(mixture, "train", batch_size=settings.batch_size, seed=settings.seed, start_step=start_step, **hosts()))
+
+
+def held_out(mixture: Mixture, settings: Settings) -> Iterator[tuple[Batch, Int[np.ndarray, " b"]]]:
+    """This host's rows of every held-out batch, and the datasets that they are of."""
+    same = {"batch_size": settings.batch_size, "seed": settings.seed, **hosts()}
+    return zip(make_loader(mixture, "validation", **same), whose(mixture, **same), strict=True)
 
 
 def flush(

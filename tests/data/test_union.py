@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toy_rlds
 
-from ebt_jax.data.loader import make_loader
+from ebt_jax.data.loader import make_loader, whose
 from ebt_jax.data.mixture import episodes, open_mixture
 from ebt_jax.data.union import merge, unite
 from ebt_jax.normalize import Statistics, VectorStatistics, unnormalize
@@ -114,3 +114,22 @@ def test_a_dataset_alone_is_its_own_union(toy, settings):
     assert alone.specs == joined.specs
     np.testing.assert_array_equal(alone.example_batch(5).actions, joined.example_batch(5).actions)
     np.testing.assert_array_equal(alone.action_normalizer.scale, joined.action_normalizer.scale)
+
+
+def test_every_held_out_row_is_of_a_dataset_and_in_its_unit(make_folder, settings):
+    """Read back in robot units by `whose` and `units`; what a dataset lacks, or counts otherwise, has scale 0."""
+    spec = dataclasses.replace(ARM, language_key="", cameras={}, action=(*ARM.action[:2], dataclasses.replace(ARM.action[2], unit="cm")))
+    episodes = [{**toy_rlds.make_episode(20 + number, 4), "action": _moves(number)} for number in range(3)]
+    make_folder("toy", toy_rlds.STEPS, {"train": toy_rlds.shards(), "val": [[toy_rlds.make_episode(9, 3)]]}, toy_rlds.SPEC)
+    make_folder("arm", toy_rlds.STEPS, {"train": [episodes[:2]], "val": [episodes[2:]]}, spec)
+    mixture = open_mixture(settings(mixture={"toy": 3.0, "arm": 1.0}, combine="union"))
+    assert [dimension.name for dimension in mixture.specs.action.dimensions] == ["episode", "step", "gripper", "joint_0"]
+    np.testing.assert_array_equal(mixture.units.scale > 0, [[True, True, True, False], [True, False, False, True]])
+    of = np.concatenate(list(whose(mixture, 4, seed=0)))
+    actions = np.concatenate([batch.actions[:, 0] for batch in make_loader(mixture, "validation", 4, seed=0, num_threads=0)])
+    assert sorted(of[:7]) == [0] * 3 + [1] * 4
+    away = (actions - mixture.units.mean[of]) * mixture.units.scale[of]
+    means = [dataset.statistics.action.mean[0] for dataset in mixture.datasets]
+    np.testing.assert_allclose(away[:, 0] + np.take(means, of), np.where(of == 0, 9, 22), atol=1e-4)
+    halves = [list(whose(mixture, 4, 0, process_index=i, process_count=2)) for i in range(2)]
+    np.testing.assert_array_equal(np.concatenate([np.concatenate(parts) for parts in zip(*halves, strict=True)]), of)
