@@ -63,7 +63,8 @@ def train(
       profile: updates whose trace is written into workdir/profile.
       watchdog_seconds: end the process, with the stacks of its threads, where the loop is silent for longer than this and than ten
         updates take; 0 never does. For commands: it ends more than this function.
-      watchdog_slow_seconds: how long it may be silent in what is no update: starting, compiling, looking at held-out data, saving.
+      watchdog_slow_seconds: how long it may be silent in what is no update (starting, compiling, looking at held-out data, saving), and
+        in the first few, whose pace is not known.
 
     Raises:
       ValueError: a bad configuration, or a workdir that belongs to another one (the differing keys are listed); of several processes,
@@ -104,7 +105,9 @@ def train(
         checkpoints = stack.enter_context(
             Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints, keep_every=settings.keep_every)
         )
-        watchdog = stack.enter_context(Watchdog(watchdog_seconds, distributed.end, slow_seconds=watchdog_slow_seconds, **hosts()))
+        watchdog = stack.enter_context(
+            Watchdog(watchdog_seconds, distributed.end, slow_seconds=watchdog_slow_seconds, in_flight=IN_FLIGHT, **hosts())
+        )
         start = None
         if checkpoints.steps:
             mixture.check_manifest(checkpoints.assets(checkpoints.steps[-1])["datasets.json"].decode())

@@ -34,10 +34,14 @@ class Phase(NamedTuple):
 
 
 class Watchdog:
-    """Ends the process when the loop is silent for longer than max(`seconds`, 10 x the median update).
+    """Ends the process when the loop is silent for longer than max(`seconds`, 10 x the mean update).
 
-    Anything but an update (compiling the first, looking at held-out data, saving) may take `slow_seconds`. Of several processes, the
-    others end as soon as one does, so it first gives them `OTHERS_SECONDS` to print their stacks too: one of those is to blame.
+    Anything but an update (compiling the first, looking at held-out data, saving) may take `slow_seconds`, and so may the first updates
+    while their pace is not known: the loop hands `in_flight` + 1 to the devices before it waits for one, and those count for nothing.
+    Whenever it looks at losses it waits for several at once, and then for some not at all: hence the mean, of at least so many.
+
+    Of several processes, the others end as soon as one does, so it first gives them `OTHERS_SECONDS` to print their stacks too: one of
+    those is to blame.
     The interpreter's timer comes `LOCKED_SECONDS` after the thread should have.
     """
 
@@ -48,12 +52,14 @@ class Watchdog:
         process_index: int = 0,
         process_count: int = 1,
         slow_seconds: float = SLOW_SECONDS,
+        in_flight: int = 0,
     ) -> None:
-        """`seconds`: 0 waits for ever. `end`: ends the process, with a message."""
+        """`seconds`: 0 waits for ever. `end`: ends the process, with a message. `in_flight`: updates that devices may lie behind."""
         self._seconds = seconds or math.inf
         self._slow_seconds = max(slow_seconds, self._seconds)
         self._end, self._process, self._alone = end, f"process {process_index} of {process_count}", process_count == 1
-        self._updates: collections.deque[float] = collections.deque(maxlen=101)
+        self._updates: collections.deque[float] = collections.deque(maxlen=100)
+        self._begun, self._unknown = 0, in_flight + 1
         self._phase = Phase("start", 0, time.monotonic(), self._slow_seconds)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -77,15 +83,21 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def update(self, step: int) -> None:
-        """The loop begins update `step`; the one before is done."""
-        if self._phase.name == "update":
-            self._updates.append(time.monotonic() - self._phase.since)
-        usual = FACTOR * statistics.median_low(self._updates) if self._updates else self._slow_seconds
+        """The loop begins update `step`; the one before is handed over."""
+        self._end_update()
+        self._begun += 1
+        known = len(self._updates) >= self._unknown
+        usual = FACTOR * statistics.fmean(self._updates) if known else self._slow_seconds
         self._enter("update", step, max(self._seconds, usual))
 
     def slow(self, phase: str) -> None:
         """The loop begins something that is not an update."""
+        self._end_update()
         self._enter(phase, self._phase.step, self._slow_seconds)
+
+    def _end_update(self) -> None:
+        if self._phase.name == "update" and self._begun > self._unknown:
+            self._updates.append(time.monotonic() - self._phase.since)
 
     def _enter(self, phase: str, step: int, limit: float) -> None:
         self._phase = Phase(phase, step, time.monotonic(), limit)  # one assignment: the thread sees all of it or none

@@ -34,8 +34,8 @@ def test_silence_ends_the_process_with_its_number_and_stacks(capfd, monkeypatch)
 
 
 @pytest.mark.parametrize(("seconds_each", "limit"), [(0.1, 60.0), (7.0, 70.0)])
-def test_the_limit_follows_the_median_update(monkeypatch, seconds_each, limit):
-    """Ten updates where that is more than the floor; the first, which compiles, is outvoted by those after it."""
+def test_the_limit_follows_the_mean_update(monkeypatch, seconds_each, limit):
+    """Ten updates where that is more than the floor; the first, which compiles, is none of them."""
     now = [0.0]
     monkeypatch.setattr(watchdog.time, "monotonic", lambda: now[0])
     dog = Watchdog(60.0, lambda message: None, slow_seconds=1000.0)
@@ -52,6 +52,28 @@ def test_the_limit_follows_the_median_update(monkeypatch, seconds_each, limit):
     assert dog._phase.limit == 1000.0
     dog.update(9)
     assert dog._phase.limit == pytest.approx(limit)  # the time a checkpoint took is no update's
+
+
+@pytest.mark.parametrize("saving", [False, True])
+@pytest.mark.parametrize("log_interval", [1, 2, 3, 4, 7, 50])
+def test_a_healthy_run_of_slow_updates_is_left_alone(monkeypatch, log_interval, saving):
+    """100 s an update, devices two behind: the loop is through the first two at once, and waits for three wherever it logs."""
+    now, finished, pending = 0.0, 0.0, []
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: now)
+    dog = Watchdog(60.0, lambda message: None, in_flight=2)
+    for step in range(1, 150):
+        dog.update(step)
+        limit, begun = dog._phase.limit, now
+        finished = max(finished, now) + 100.0
+        pending.append(finished)
+        now = max([now, *pending[-3:-2]])
+        if step % log_interval == 0:
+            now, pending = finished, []
+        assert now - begun < limit
+        if saving and not pending:
+            dog.slow("checkpoint")
+            now += 500.0
+    assert limit < 2000.0  # the pace is known
 
 
 def test_a_closed_watchdog_is_silent():
