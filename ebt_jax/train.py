@@ -33,7 +33,10 @@ WATCHDOG = flags.DEFINE_float(
     lower_bound=0,
 )
 WATCHDOG_SLOW = flags.DEFINE_float(
-    "watchdog_slow_seconds", 1800.0, "The same, while it starts, compiles, looks at held-out data or saves.", lower_bound=1
+    "watchdog_slow_seconds",
+    1800.0,
+    "The same, while it starts, compiles, makes its first updates, looks at held-out data or saves.",
+    lower_bound=1,
 )
 COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0. Slurm, mpirun and TPU slices need none.")
 PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run this command.", lower_bound=1)

@@ -38,17 +38,17 @@ def write_run_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, oldest first; a last line that a kill cut short is left out, a step logged twice counts once."""
+    """The steps of metrics.jsonl, oldest first; a last line that a kill cut short is left out, of a number logged twice the last counts."""
     lines = path.read_text().splitlines() if path.is_file() else []
-    records: dict[tuple[float, tuple[str, ...]], dict[str, Any]] = {}
+    records: dict[float, dict[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            records[record["step"], tuple(sorted(record))] = record
+            records.setdefault(record["step"], {}).update(record)
         except (json.JSONDecodeError, TypeError, KeyError) as error:
             if number < len(lines):
                 raise ValueError(f"line {number} of {path} must be a JSON object with a step, got {line[:80]!r}.") from error
-    return sorted(records.values(), key=lambda record: record["step"])
+    return [records[step] for step in sorted(records)]
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:

@@ -153,7 +153,8 @@ def train(
                     pending.append(metrics)
                     jax.block_until_ready(pending[-1 - IN_FLIGHT : -IN_FLIGHT])
                 last, stopping = step == settings.num_steps, distributed.agree_to_stop(requested, step)
-                logging_now = due(step, settings.log_interval) or last
+                validating = due(step, settings.eval_interval) or (last and settings.eval_interval > 0)
+                logging_now = due(step, settings.log_interval) or validating or last
                 looking = logging_now or due(step, settings.log_interval or LOOK_INTERVAL)
                 if looking or due(step, settings.save_interval) or stopping:
                     with watch.part("step"):
@@ -168,14 +169,14 @@ def train(
                             f"loss and gradient must stay finite, got NaN or infinity at step {finite}. The last good checkpoint is "
                             f"{checkpoints.steps[-1:] or 'none'}; lower optimizer.learning_rate or mcmc.step_size and start from it."
                         )
-                if mixture.faults is not None and due(step, settings.log_interval):
+                if mixture.faults is not None and logging_now:
                     log.write(step, {"data/replaced_windows": mixture.faults.total})
                 if due(step, settings.save_interval) or last or stopping:
                     watchdog.slow("checkpoint")
                     check_workdir(workdir)
                     with watch.part("checkpoint"):
                         save(checkpoints, state, checkpoint_assets(config, mixture, step))
-                if due(step, settings.eval_interval) or (last and settings.eval_interval):  # after saving: it may fail, or take long
+                if validating:  # after saving: it may fail, or take long
                     watchdog.slow("validation")
                     with watch.part("validation"):
                         log.write(step, validate(state.ema_params, itertools.islice(held_out(mixture, settings), settings.eval_batches)))

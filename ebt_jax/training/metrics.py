@@ -1,7 +1,8 @@
-"""What a run says of itself: one JSON object a line, TensorBoard beside it, and where the time went."""
+"""What a run says of itself: one JSON object a line, one line a step; TensorBoard beside it, and where the time went."""
 
 import contextlib
 import json
+import os
 import pathlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,6 +58,7 @@ class MetricsLog:
         `silent`: nothing is read or written, for all processes of a run but the first.
         """
         self._path, self._spent, self._lost, self._silent = workdir / "metrics.jsonl", Spent(), 0.0, silent
+        self._line: dict[str, float] = {}
         if silent:
             return
         with self._writing():
@@ -68,7 +70,9 @@ class MetricsLog:
                 part = self._path.with_name(self._path.name + ".part")
                 part.write_text("".join(json.dumps(record) + "\n" for record in kept))
                 part.replace(self._path)  # a kill between the two leaves the lines as they were
-            self._file = self._path.open("a")
+            self._path.touch()
+            self._file = self._path.open("r+b")
+            self._start = self._file.seek(0, os.SEEK_END)
             self._events = Events(workdir / "tensorboard", first_step)
 
     def __enter__(self) -> "MetricsLog":
@@ -97,12 +101,19 @@ class MetricsLog:
         return {"seconds": wall, **shares, **undone, "goodput": self._spent.useful / self._spent.total}
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One line, on disk when this returns."""
+        """The line of this step, or more of the one that is there; on disk when this returns.
+
+        A line that grows is written over itself: what it said is there all the time, whenever a kill comes.
+        """
         if self._silent:
             return
+        if step != self._line.get("step"):
+            self._line, self._start = {"step": step}, self._file.tell()
+        self._line |= values
         with self._writing():
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
-            self._file.flush()
+            self._file.seek(self._start)
+            self._file.write(json.dumps(self._line).encode() + b"\n")
+            self._file.truncate()
             self._events.add(step, values)
 
     @contextlib.contextmanager

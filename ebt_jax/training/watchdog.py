@@ -41,8 +41,7 @@ class Watchdog:
     Whenever it looks at losses it waits for several at once, and then for some not at all: hence the mean, of at least so many.
 
     Of several processes, the others end as soon as one does, so it first gives them `OTHERS_SECONDS` to print their stacks too: one of
-    those is to blame.
-    The interpreter's timer comes `LOCKED_SECONDS` after the thread should have.
+    those is to blame. The interpreter's timer comes `LOCKED_SECONDS` after the thread should have.
     """
 
     def __init__(

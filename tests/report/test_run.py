@@ -100,6 +100,8 @@ def test_metrics_of_a_run_that_was_killed_and_resumed(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 2, "loss": 2.5}\n{"step": 3, "loss"')
     assert read_metrics(path) == [{"step": 1, "loss": 3}, {"step": 2, "loss": 2.5}]
+    path.write_text('{"step": 1, "loss": 3}\n{"step": 1, "validation/loss": 4}\n')
+    assert read_metrics(path) == [{"step": 1, "loss": 3, "validation/loss": 4}]
     path.write_text('{"step": 1, "loss"\n{"step": 2, "loss": 2}\n')
     with pytest.raises(ValueError, match="line 1 of"):
         read_metrics(path)

@@ -110,7 +110,8 @@ def test_a_step_folder_holds_what_a_policy_needs(tiny_run, tiny_config):
 
 def test_metrics_hold_losses_and_held_out_errors(tiny_run):
     lines = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 21))
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    assert all("loss" in line for line in lines)
     held_out = [line for line in lines if "validation/loss" in line]
     assert [line["step"] for line in held_out] == [10, 20]
     assert {"validation/action_mse", "validation/mean_action_mse", "validation/error/hand_x"} <= set(held_out[0])

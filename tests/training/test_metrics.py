@@ -74,6 +74,23 @@ def test_tensorboard_has_every_number(tmp_path):
     ]
 
 
+def test_a_step_is_one_line_also_where_a_kill_came_between(tmp_path):
+    with MetricsLog(tmp_path, 0) as log:
+        log.write(1, {"loss": 0.5})
+        log.write(2, {"loss": 0.25})
+        before = lines(tmp_path)
+        log.write(2, {"validation/loss": 0.75})
+        log.write(3, {"loss": 0.1})
+    assert [event.step for event in events(tmp_path) if event.summary.value] == [1, 2, 2, 3]
+    assert before == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
+    assert lines(tmp_path) == [before[0], {"step": 2, "loss": 0.25, "validation/loss": 0.75}, {"step": 3, "loss": 0.1}]
+    with MetricsLog(tmp_path, 2) as log:
+        log.write(3, {"loss": 0.2})
+        log.write(3, {"data/replaced_windows": 4})
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+    assert lines(tmp_path)[-1] == {"step": 3, "loss": 0.2, "data/replaced_windows": 4}
+
+
 def test_a_file_that_may_not_grow_is_an_error_and_not_a_hang(tmp_path):
     """By the kernel's own word, and said for the workdir."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
