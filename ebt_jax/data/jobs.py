@@ -61,10 +61,15 @@ def in_processes(count: int) -> Runner:
     return runner
 
 
+def cores() -> int:
+    """Those that this process may run on: of a machine that it shares, its own."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def choose(num_bytes: int, num_items: int, processes: int = -1) -> Runner:
     """Processes where they pay for their start (about a second each), or as many as told; 0 is none."""
     if processes < 0:
-        processes = min(len(os.sched_getaffinity(0)), num_items) if num_bytes > 1 << 28 else 0
+        processes = min(cores(), num_items) if num_bytes > 1 << 28 else 0
     return in_processes(processes) if processes > 0 else here
 
 

@@ -7,7 +7,6 @@ one host.
 """
 
 import functools
-import os
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -16,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt64
 
+from ebt_jax.data import jobs
 from ebt_jax.data.mixture import Mixture
 from ebt_jax.data.order import draw, mix, permute
 from ebt_jax.types import Batch
@@ -38,14 +38,14 @@ def make_loader(
     one pass over all windows in a fixed order that depends on `seed` alone; the last batch is filled up with rows whose
     action_mask is all False. Raises ValueError where nothing is held out.
 
-    Memory holds at most `prefetch` batches (default: two more than `num_threads`, which defaults to the cores, at most 16).
+    Memory holds at most `prefetch` batches (default: two more than `num_threads`, which defaults to the cores of this process, at most 16).
     Errors of reading are raised by `next`.
     """
     if batch_size < 1 or not 0 <= process_index < process_count or batch_size % process_count:
         raise ValueError(
             f"batch_size must be a positive multiple of process_count, got {batch_size} for process {process_index} of {process_count}."
         )
-    threads = min(os.cpu_count() or 1, 16) if num_threads is None else num_threads
+    threads = min(jobs.cores(), 16) if num_threads is None else num_threads
     source = _Batches(mixture, split, batch_size, seed, start_step, process_index, process_count)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2 if prefetch is None else prefetch)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))

@@ -113,7 +113,7 @@ class MetricsLog:
         with self._writing():
             self._file.seek(self._start)
             self._file.write(json.dumps(self._line).encode() + b"\n")
-            self._file.truncate()
+            self._file.truncate()  # having flushed
             self._events.add(step, values)
 
     @contextlib.contextmanager

@@ -13,7 +13,7 @@ import pytest
 import toy_rlds
 from test_mixture import _second
 
-from ebt_jax.data import records
+from ebt_jax.data import loader, records
 from ebt_jax.data.loader import make_loader
 from ebt_jax.data.mixture import open_mixture
 from ebt_jax.normalize import unnormalize
@@ -68,6 +68,16 @@ def test_hosts_share_the_batch_of_one_host(toy, settings, hosts, split):
     parts = [_take(mixture, 3, batch_size=12, split=split, process_index=i, process_count=hosts) for i in range(hosts)]
     joined = [jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches) for batches in zip(*parts, strict=True)]
     chex.assert_trees_all_equal(joined, whole)
+
+
+def test_threads_are_those_of_the_process_not_of_the_machine(toy, settings, monkeypatch):
+    """A task of Slurm's, or a container, owns a few cores of many."""
+    asked, options = [], loader.grain.ReadOptions
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {3, 5, 8})
+    monkeypatch.setattr("os.cpu_count", lambda: 200)
+    monkeypatch.setattr(loader.grain, "ReadOptions", lambda **chosen: (asked.append(chosen), options(**chosen))[1])
+    make_loader(open_mixture(settings()), "train", 4, seed=0)
+    assert asked == [{"num_threads": 3, "prefetch_buffer_size": 5}]
 
 
 def test_an_epoch_has_every_window_once(toy, settings):
