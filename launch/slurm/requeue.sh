@@ -12,7 +12,8 @@ train() {
     local code=0 child=""
     # Before srun starts: until there is a trap, a signal ends this shell and leaves nobody to save.
     trap 'echo "interrupted: saving"; scancel --signal=TERM "${SLURM_JOB_ID}.0" || kill -TERM "$child"' USR1 TERM
-    srun --kill-on-bad-exit=0 "${EBT_PYTHON:-.venv/bin/python}" -m ebt_jax.train "$@" &
+    # From 22.05 on srun does not take over --cpus-per-task from the job: a task would have one core.
+    srun --kill-on-bad-exit=0 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" "${EBT_PYTHON:-.venv/bin/python}" -m ebt_jax.train "$@" &
     child=$!
     # wait also returns when a signal was handled, with that signal's number: the processes are still saving then, or have just ended.
     while kill -0 "$child" 2>/dev/null; do wait "$child" || true; done

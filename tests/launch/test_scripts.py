@@ -304,7 +304,8 @@ def batch(slurm, srun, script="train_per_gpu.sbatch"):
     fakes, folder = slurm
     (fakes.folder / "srun").write_text(f"#!/usr/bin/env bash\n{srun}\n")
     (fakes.folder / "srun").chmod(0o755)
-    names = {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(folder), "EBT_CHIP": "cpu"}
+    (cores,) = re.findall(r"^#SBATCH --cpus-per-task=(\d+)$", (ROOT / "launch/slurm" / script).read_text(), re.MULTILINE)
+    names = {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(folder), "EBT_CHIP": "cpu", "SLURM_CPUS_PER_TASK": cores}
     environment = {**os.environ, **names, "PATH": f"{fakes.folder}:{os.environ['PATH']}"}
     command = ["bash", folder / "launch/slurm" / script, "--workdir=/runs/oxe"]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
