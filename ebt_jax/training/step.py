@@ -21,7 +21,6 @@ from ebt_jax.types import Batch, Keys, Method, Metrics, Params
 
 Loss = Callable[[Params, Batch, Keys], tuple[Float[Array, ""], Metrics]]
 LossAndGradient = Callable[[Params, Batch, Keys], tuple[Float[Array, ""], Metrics, Params]]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
