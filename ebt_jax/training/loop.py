@@ -56,8 +56,8 @@ def train(
 ) -> TrainState:
     """Trains what `config` describes in `workdir`, from its newest checkpoint if it has one; returns the final state.
 
-    A run that was killed and started again computes what it would have computed anyway, bit for bit: batches, keys and
-    schedules are functions of (seed, step), and the rest is in the checkpoint.
+    A run that was killed and started again computes what it would have computed anyway, bit for bit where the devices do: batches, keys
+    and schedules are functions of (seed, step), and the rest is in the checkpoint.
 
     Args:
       profile: updates whose trace is written into workdir/profile.
