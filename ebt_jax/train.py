@@ -53,7 +53,7 @@ def main() -> None:
         return
     import jax
 
-    from ebt_jax.report.descents import draw_held_out
+    from ebt_jax.report.held_out import draw_held_out
     from ebt_jax.report.run import write_run_report
     from ebt_jax.training.loop import train
     from ebt_jax.training.profile import parse_window

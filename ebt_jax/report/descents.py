@@ -8,13 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jaxtyping import Array, Bool, Float
 
-from ebt_jax.data.loader import make_loader
-from ebt_jax.data.mixture import open_mixture
-from ebt_jax.data.settings import DataSettings
-from ebt_jax.loading import load
 from ebt_jax.policy import Policy
 from ebt_jax.report.landscape import landscape
 from ebt_jax.report.plots import descent
@@ -22,9 +17,6 @@ from ebt_jax.report.style import to_svg
 from ebt_jax.types import Batch, Sample
 
 DESCENT, LANDSCAPE = "figures/descent.svg", "figures/landscape.svg"
-
-PICTURED = 64
-"""Held-out observations whose descents the report shows."""
 
 
 def draw_descent(
@@ -81,14 +73,3 @@ def draw_policy(workdir: str | os.PathLike[str], policy: Policy, batch: Batch, s
         return model_energy(params, repeated, actions)
 
     draw_descent(workdir, jax.device_get(sample), demonstrations, mask, energy, row)
-
-
-def draw_held_out(workdir: str | os.PathLike[str], settings: DataSettings, seed: int) -> None:
-    """`draw_policy` of a finished run on what its data hold out; where that is nothing, the report goes without, and the log says so."""
-    mixture = open_mixture(settings)
-    try:
-        batches = make_loader(mixture, "validation", batch_size=PICTURED, seed=seed)
-    except ValueError as error:
-        logging.warning("the report shows no descents, which are drawn on held-out observations: %s", error)
-        return
-    draw_policy(workdir, load(workdir), next(batches))

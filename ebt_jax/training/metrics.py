@@ -58,7 +58,7 @@ class MetricsLog:
         `silent`: nothing is read or written, for all processes of a run but the first.
         """
         self._path, self._spent, self._lost, self._silent = workdir / "metrics.jsonl", Spent(), 0.0, silent
-        self._line: dict[str, float] = {}
+        self._line: dict[str, Any] = {}
         if silent:
             return
         with self._writing():

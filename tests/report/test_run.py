@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from ebt_jax.report.descents import DESCENT, LANDSCAPE, draw_descent, draw_held_out
+from ebt_jax.report.descents import DESCENT, LANDSCAPE, draw_descent
 from ebt_jax.report.evaluation import write_evaluation_report
+from ebt_jax.report.held_out import draw_held_out
 from ebt_jax.report.run import read_metrics, write_run_report
 from ebt_jax.report.video import write_video
 from ebt_jax.training.settings import Settings
