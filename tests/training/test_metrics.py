@@ -86,9 +86,9 @@ def test_a_step_is_one_line_also_where_a_kill_came_between(tmp_path):
     assert lines(tmp_path) == [before[0], {"step": 2, "loss": 0.25, "validation/loss": 0.75}, {"step": 3, "loss": 0.1}]
     with MetricsLog(tmp_path, 2) as log:
         log.write(3, {"loss": 0.2})
-        log.write(3, {"data/replaced_windows": 4})
+        log.write(3, {"data/replaced_windows": 4.0})
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
-    assert lines(tmp_path)[-1] == {"step": 3, "loss": 0.2, "data/replaced_windows": 4}
+    assert lines(tmp_path)[-1] == {"step": 3, "loss": 0.2, "data/replaced_windows": 4.0}
 
 
 def test_a_file_that_may_not_grow_is_an_error_and_not_a_hang(tmp_path):
