@@ -48,6 +48,10 @@ class Episode(NamedTuple):
     name: str
 
 
+WITHOUT = "eval_interval 0 of a run, --split=train of evaluate and audit."
+"""How to ask for nothing that is held out."""
+
+
 class Units(NamedTuple):
     """What normalised actions mean in each dataset of a mixture.
 
@@ -137,10 +141,10 @@ class Mixture:
     def _held_out_by(self) -> str:
         """Why nothing may be held out, and what to do."""
         if self.settings.validation_fraction > 0 or self.settings.validation_folds:
-            return f"with {rule(self.settings)}. Hold more out, loosen the filters, or do not look: eval_interval 0."
+            return f"with {rule(self.settings)}. Hold more out, loosen the filters, or do without: {WITHOUT}"
         return (
             f"with validation_fraction 0, which takes their own split {' or '.join(OWN_VALIDATION)}. Hold some of the training episodes "
-            "out: set validation_fraction above 0; or do not look: eval_interval 0."
+            f"out: set validation_fraction above 0; or do without: {WITHOUT}"
         )
 
     def batch(self, dataset: Dataset, part: Split, numbers: Int[np.ndarray, " b"], keys: UInt64[np.ndarray, " b"] | None = None) -> Batch:

@@ -65,7 +65,7 @@ def test_the_splits_are_those_of_the_run(tmp_path: pathlib.Path) -> None:
     elsewhere = constant_policy([0.0] * 4, RUN._replace(datasets=("another",)))
     other = open_dataset(elsewhere, folder, SAMPLE, str(tmp_path), as_trained=True)
     assert len(other.main.train.episodes) == 100
-    with pytest.raises(ValueError, match="Look at split train"):
+    with pytest.raises(ValueError, match="--split=train of evaluate"):
         other.split("validation")
 
 
