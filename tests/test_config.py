@@ -160,10 +160,11 @@ def test_a_mistake_in_a_config_is_named_with_its_key(tiny_config, table, changes
 
 def test_a_tie_wants_windows_of_many_episodes_in_a_batch(tiny_config):
     tied, together = {"name": "equilibrium", "tie_weight": 0.5}, {**tiny_config["data"], "windows_per_visit": 8}
-    assert Settings.from_dict({**tiny_config, "method": tied}).method["tie_weight"] == 0.5
-    assert Settings.from_dict({**tiny_config, "data": together}).data.windows_per_visit == 8
+    Settings.from_dict({**tiny_config, "method": tied}).check_batches(1)
+    Settings.from_dict({**tiny_config, "data": together}).check_batches(1)
+    both = Settings.from_dict({**tiny_config, "method": tied, "data": together})  # what was trained so is still read
     with pytest.raises(ValueError, match=r"data\.windows_per_visit must be 1 beside method\.tie_weight = 0\.5, got 8"):
-        Settings.from_dict({**tiny_config, "method": tied, "data": together})
+        both.check_batches(1)
 
 
 def test_a_mixture_may_be_json(tiny_config):

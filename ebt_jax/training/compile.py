@@ -82,7 +82,7 @@ def compile_step(settings: Settings, specs: Specs, topology: str, devices: list[
     Raises ValueError where mesh or batch do not divide, and jax's error where the program does not fit.
     """
     mesh = make_mesh(settings.mesh.data, settings.mesh.fsdp, devices)
-    settings.check_batch_size(mesh.size)
+    settings.check_batches(mesh.size)
     method = tuned(settings.make_method(specs), settings.optimizer)
     optimizer = make_optimizer(settings.optimizer, settings.num_steps)
     one = empty_batch(specs, 1)

@@ -87,7 +87,7 @@ def train(
         starts_from = "" if newest else settings.init_from
         source = initialize.read_source(starts_from, settings, mesh) if starts_from else None
         compare_workdir(workdir, config)
-        settings.check_batch_size(mesh.size)
+        settings.check_batches(mesh.size)
         mixture = open_mixture(settings.data)
         logging.info("data:\n%s", mixture.describe())
         if settings.eval_interval:

@@ -97,12 +97,6 @@ class Settings:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}.")
         method_settings(self.method)
-        if self.method.get("tie_weight", 0) > 0 and self.data.windows_per_visit > 1:
-            raise ValueError(
-                f"data.windows_per_visit must be 1 beside method.tie_weight = {self.method['tie_weight']}, got "
-                f"{self.data.windows_per_visit}: the tie holds a chunk against its neighbours in the batch, which would be windows of the "
-                "same episode. Leave one of the two out."
-            )
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> "Settings":
@@ -146,8 +140,14 @@ class Settings:
         made |= {"data": DataSettings(**data), "model": made_model, "method": method, "evaluation": EvaluationSettings(**evaluation)}
         return cls(**{**tree, **made})
 
-    def check_batch_size(self, devices: int) -> None:
-        """Raises ValueError where a batch does not split into equal parts."""
+    def check_batches(self, devices: int) -> None:
+        """Raises ValueError where training's batches do not split into equal parts, or hold what a tie cannot be held against."""
+        if self.method.get("tie_weight", 0) > 0 and self.data.windows_per_visit > 1:
+            raise ValueError(
+                f"data.windows_per_visit must be 1 beside method.tie_weight = {self.method['tie_weight']}, got "
+                f"{self.data.windows_per_visit}: the tie holds a chunk against its neighbours in the batch, which would be windows of the "
+                "same episode. Leave one of the two out."
+            )
         parts = devices * self.optimizer.accumulate_steps
         if self.batch_size % parts:
             raise ValueError(
