@@ -1,7 +1,7 @@
 """A page needs nothing beside itself, shows what it is given, and trusts no text."""
 
 import base64
-import pathlib
+import os
 
 import numpy as np
 import pytest
@@ -84,11 +84,10 @@ def test_show(value, shown):
 
 
 def test_a_page_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    def full_disk(path, text):
-        path.touch()
+    def full_disk(file):
         raise OSError("no space left")
 
-    monkeypatch.setattr(pathlib.Path, "write_text", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="no space left"):
         write_page(tmp_path / "page.html", "title", [])
     assert not (tmp_path / "page.html").exists()
