@@ -7,6 +7,7 @@ from made_up import MADE_UP, made_up_cell, small, write_cells, write_settings
 
 from benchmarks.claims.cells import Cell, Wanted, enumerate_cells, initial_states, result_path
 from benchmarks.claims.plots import palette
+from benchmarks.claims.provenance import SAME_DATA
 from benchmarks.claims.recipe import recipe
 from benchmarks.claims.render import render
 from benchmarks.claims.settings import read_settings
@@ -230,6 +231,15 @@ def test_a_confirmation_of_cells_that_came_about_differently_is_refused(changes,
     edit(settings, tmp_path, cells[-1], **changes)
     with pytest.raises(ValueError, match=f"must come from the same sources, packages, XLA flags and data, got {message}"):
         render(settings, "confirmation", "small", tmp_path)
+
+
+def test_conversions_that_hold_the_same_are_the_same_data(tmp_path):
+    settings = write_settings(tmp_path, small)
+    cells = write_cells(settings, tmp_path, "confirmation", {"ebt-mse": 0.9, "flow": 0.5})
+    (later, first), *_ = SAME_DATA.items()
+    for number, cell in enumerate(cells):
+        edit(settings, tmp_path, cell, data_sha256=first if number % 2 else later)
+    assert "No cell is missing." in render(settings, "confirmation", "small", tmp_path).read_text()
 
 
 def test_rollouts_elsewhere_than_the_training_are_seen(tmp_path):
