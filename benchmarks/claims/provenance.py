@@ -40,9 +40,8 @@ def provenance(tree: Mapping[str, Any]) -> dict[str, set[str]]:
     found = {"xla_flags": _told(tree, "machine", "xla_flags") | _told(tree, "hardware", "xla_flags")}
     found |= {name: _told(tree, "versions", name) for name in PACKAGES}
     if "cell" in tree:
-        found[f"data_sha256 of {tree['cell']['suite']}"] = (
-            {SAME_DATA.get(tree["data_sha256"], tree["data_sha256"])} if "data_sha256" in tree else set()
-        )
+        data = str(tree.get("data_sha256", UNKNOWN))
+        found[f"data_sha256 of {tree['cell']['suite']}"] = {SAME_DATA.get(data, data)}
     return {name: values or {UNKNOWN} for name, values in found.items()}
 
 
