@@ -13,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 from tensorboardX.summary import scalar
 
 from ebt_jax.checkpoint import finished_steps
+from ebt_jax.whole import write_whole
 
 FLUSH_SECONDS = 10.0
 """How long TensorBoard may lag behind metrics.jsonl."""
@@ -67,9 +68,7 @@ class MetricsLog:
                 kept = [record for record in records if record["step"] <= first_step]
                 self._spent = account(records, first_step)
                 self._lost = self._spent.lost - account(kept, first_step).lost
-                part = self._path.with_name(self._path.name + ".part")
-                part.write_text("".join(json.dumps(record) + "\n" for record in kept))
-                part.replace(self._path)  # a kill between the two leaves the lines as they were
+                write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept))
             self._path.touch()
             self._file = self._path.open("r+b")
             self._start = self._file.seek(0, os.SEEK_END)
