@@ -13,20 +13,23 @@ together. PATH is a run or an exported artifact.
 
 A dataset that the policy's run learnt from is split as there: --split=validation is what the run held out. Writes DIR/results.json,
 DIR/report.html and, in closed loop, DIR/videos/TASK/*.mp4; without the packages that draw and film, results.json alone. The last line is
-the result, and says of a dataset's episodes whether the policy was trained on them.
+the result, and says of a dataset's episodes whether the policy was trained on them. A closed loop that is stopped or killed goes on when
+the same command is started again: no finished episode is run twice.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from absl import flags, logging
 
 from ebt_jax import cli, simulators
+from ebt_jax.interruption import Interrupted, termination_requested
 from ebt_jax.simulators.disturbance import Disturbance
 from ebt_jax.whole import write_whole
 
@@ -112,27 +115,21 @@ def main() -> None:
         measured, headline = _open_loop(policy, asked)
         _write(output, {**about, **measured}, headline)
         return
-    rollouts, about = _closed_loop(policy, asked, output, shard, horizon, disturbance, about)
-    if shard is None:
-        _finish(output, about, rollouts)
-        return
-    from ebt_jax.evaluation.results import failures
-    from ebt_jax.evaluation.shards import write_shard
-
-    logging.info("wrote %s", write_shard(output, shard, about, rollouts))
-    stopped = _stopped(failures(rollouts.episodes))
-    print(f"{len(rollouts.episodes)} episodes of worker {_WORKER.value}{stopped}; merge them once all have run")
+    _closed_loop(policy, asked, output, shard, horizon, disturbance, about)
 
 
 def _merge(output: pathlib.Path) -> None:
+    from ebt_jax.evaluation.results import check_failures
     from ebt_jax.evaluation.shards import merge_shards
 
-    _finish(output, *merge_shards(output))
+    about, rollouts = merge_shards(output)
+    _finish(output, about, rollouts)
+    check_failures(rollouts.episodes)
 
 
 def _finish(output: pathlib.Path, about: dict[str, Any], rollouts: Any) -> None:
-    """results.json of a closed loop, and its lines. Raises RuntimeError, after all is written, where a task has no result."""
-    from ebt_jax.evaluation.results import check_failures, closed_loop_results, failures
+    """results.json of a closed loop, and its lines."""
+    from ebt_jax.evaluation.results import closed_loop_results, failures
     from ebt_jax.evaluation.statistics import wilson_interval
 
     results = {**closed_loop_results(rollouts), "videos": [f"{VIDEOS}/{film}" for film in rollouts.films]}
@@ -142,7 +139,16 @@ def _finish(output: pathlib.Path, about: dict[str, Any], rollouts: Any) -> None:
     successes, episodes = (sum(found[name] for found in results["tasks"].values()) for name in ("successes", "episodes"))
     words = _words(successes, episodes, wilson_interval(successes, episodes))
     _write(output, {**about, **results}, f"success rate {words}{_stopped(failures(rollouts.episodes))}")
-    check_failures(rollouts.episodes)
+
+
+def _finish_part(output: pathlib.Path, shard: tuple[int, int], about: dict[str, Any], rollouts: Any) -> None:
+    """A worker's file, and its line."""
+    from ebt_jax.evaluation.results import failures
+    from ebt_jax.evaluation.shards import write_shard
+
+    logging.info("wrote %s", write_shard(output, shard, about, rollouts))
+    stopped = _stopped(failures(rollouts.episodes))
+    print(f"{len(rollouts.episodes)} episodes of worker {_WORKER.value}{stopped}; merge them once all have run")
 
 
 def _write(output: pathlib.Path, results: dict[str, Any], headline: str) -> None:
@@ -250,9 +256,14 @@ def _closed_loop(
     horizon: int,
     disturbance: Disturbance,
     about: dict[str, Any],
-) -> tuple[Any, dict[str, Any]]:
-    """The rollouts, and `about` with what else they depend on."""
+) -> None:
+    """Runs the episodes that are not finished yet, and writes what was measured of all.
+
+    Raises Interrupted where that is asked for, RuntimeError, after all is written, where a task has no result.
+    """
+    from ebt_jax.evaluation.results import check_failures
     from ebt_jax.evaluation.rollouts import BATCH_SIZE, Asking, masked_cameras, measure_doubt, renderer, rollout
+    from ebt_jax.evaluation.unfinished import Unfinished, unfinished_path
     from ebt_jax.execution import Execution
 
     if _DOUBT.value:
@@ -263,26 +274,54 @@ def _closed_loop(
     if videos and importlib.util.find_spec("imageio_ffmpeg") is None:
         logging.warning("videos are left out: No module named 'imageio_ffmpeg'.")
         videos = 0
-    rollouts = rollout(
-        policy,
-        *asked,
-        execution=execution,
-        asking=asking,
-        measure=measure_doubt if _DOUBT.value else None,
-        disturbance=disturbance,
-        shard=shard or (0, 1),
-        num_envs=_NUM_ENVS.value,
-        videos=videos,
-        video_dir=output / VIDEOS,
-        progress=cli.progress,
-    )
     stopping = None if asking.stopping is None else {key: str(value) for key, value in dataclasses.asdict(asking.stopping).items()}
     doubt = policy.doubt_settings.summary() if _DOUBT.value else None
     how = {"num_steps": asking.num_steps, "stopping": stopping, "num_starts": asking.num_starts, "doubt": doubt}
-    settings = {"execution": dataclasses.asdict(execution), "asking": how, "disturbance": dataclasses.asdict(disturbance)}
-    masked = masked_cameras(policy, asked.suite)
-    settings["renderer"] = renderer(policy, asked.suite, videos > 0)
-    return rollouts, {**about, **settings, "masked_cameras": masked, "tasks": list(asked.tasks), "episodes": asked.episodes}
+    about = {
+        **about,
+        "execution": dataclasses.asdict(execution),
+        "asking": how,
+        "disturbance": dataclasses.asdict(disturbance),
+        "renderer": renderer(policy, asked.suite, videos > 0),
+        "masked_cameras": masked_cameras(policy, asked.suite),
+        "tasks": list(asked.tasks),
+        "episodes": asked.episodes,
+    }
+    unfinished = Unfinished(unfinished_path(output, shard), {**about, "videos": videos})
+    with _going_on_later(unfinished):
+        rollouts = rollout(
+            policy,
+            *asked,
+            execution=execution,
+            asking=asking,
+            measure=measure_doubt if _DOUBT.value else None,
+            disturbance=disturbance,
+            shard=shard or (0, 1),
+            num_envs=_NUM_ENVS.value,
+            videos=videos,
+            video_dir=output / VIDEOS,
+            progress=cli.progress,
+            finished=tuple(unfinished.kept),
+            on_episode=unfinished.add,
+        )
+    if shard is None:
+        _finish(output, about, rollouts)
+    else:
+        _finish_part(output, shard, about, rollouts)
+    unfinished.remove()
+    if shard is None:
+        check_failures(rollouts.episodes)
+
+
+@contextlib.contextmanager
+def _going_on_later(unfinished: Any) -> Iterator[None]:
+    """Where SIGTERM or Ctrl-C ends what is under way, Interrupted says what is kept."""
+    try:
+        with termination_requested(at_once=True):
+            yield
+    except Interrupted as interruption:
+        kept = f"{len(unfinished.kept)} episodes are in {unfinished.path}; start the same command again to go on"
+        raise Interrupted(kept) from interruption
 
 
 def _stopping(policy: Any, batch_size: int) -> Any:

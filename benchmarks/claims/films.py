@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from ebt_jax.evaluation.rollouts import EpisodeResult
+from ebt_jax.evaluation.measured import EpisodeResult
 
 STRIP = 22
 """Pixels of the line of text above and below each picture."""

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from benchmarks.claims.settings import Sampler, Suite
-from ebt_jax.evaluation.rollouts import EpisodeResult, rollout
+from ebt_jax.evaluation.measured import EpisodeResult
+from ebt_jax.evaluation.rollouts import rollout
 from ebt_jax.evaluation.vector import Environments
 from ebt_jax.policy import NotFiniteError, Policy, PolicyOutput
 from ebt_jax.simulators.simulator import evaluation_state

@@ -51,8 +51,10 @@ def write_rlds(output: str | os.PathLike[str], spec: DatasetSpec, episodes: Iter
     """Writes `episodes` in their order as split "train" of `output/spec.name/1.0.0`, and returns that folder.
 
     Episodes are taken one at a time, so memory holds one, and the folder appears whole or not at all. Pictures are stored
-    losslessly (PNG). Raises FileExistsError where the folder exists, ValueError where there is no episode or one is not what
-    `spec` says, ImportError without TensorFlow.
+    losslessly (PNG). The same episodes give the same records, byte by byte.
+
+    Raises FileExistsError where the folder exists, ValueError where there is no episode or one is not what `spec` says, ImportError
+    without TensorFlow.
     """
     folder = pathlib.Path(output) / spec.name / VERSION
     if folder.exists():
@@ -114,6 +116,19 @@ def _write(spec: DatasetSpec, first: Demonstration, episodes: Iterable[Demonstra
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as downloads:
         Rlds(data_dir=output, file_format="tfrecord").download_and_prepare(download_dir=downloads, download_config=offline)
+    for shard in (output / spec.name / VERSION).glob("*.tfrecord-*"):
+        _put_in_order(shard)
+
+
+def _put_in_order(shard: pathlib.Path) -> None:
+    """Writes each record anew, its features in order of name: protobuf writes them in an order that is another in every process."""
+    import tensorflow as tf
+
+    ordered = shard.with_name(f".{shard.name}")
+    with tf.io.TFRecordWriter(str(ordered)) as writer:
+        for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
+            writer.write(tf.train.Example.FromString(bytes(record)).SerializeToString(deterministic=True))
+    ordered.replace(shard)
 
 
 def _feature(features: Any, values: Shaped[np.ndarray, "n *shape"]) -> Any:

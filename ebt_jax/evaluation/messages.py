@@ -50,3 +50,9 @@ class Failure(NamedTuple):
     """A worker cannot do what it is told: a simulator that cannot be made, something that its suite does not know."""
 
     message: str
+
+
+class Lost(NamedTuple):
+    """What a seat answers whose process died: of the episode there nothing is left."""
+
+    message: str

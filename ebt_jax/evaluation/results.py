@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ebt_jax.evaluation.doubt import predicts_failure
-from ebt_jax.evaluation.rollouts import EpisodeResult, Rollouts
+from ebt_jax.evaluation.measured import EpisodeResult, Rollouts
 from ebt_jax.evaluation.statistics import wilson_interval
 from ebt_jax.policy import Identity
 

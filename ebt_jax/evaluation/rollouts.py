@@ -6,14 +6,15 @@
 
 An episode's result is a function of (policy, task, seed, episode): its noise is drawn from (seed, episode, step), its row is
 computed at one batch size, and neither the number of environments nor that of processes or shards enters. One that cannot go on,
-because of the policy's answer or of the simulator, ends as a failure that says so, and the others go on.
+because of the policy's answer or of the simulator, ends as a failure that says so, and the others go on; one whose process dies
+begins anew.
 """
 
 import collections
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,8 @@ from jaxtyping import Float, UInt8
 
 from ebt_jax import simulators
 from ebt_jax.evaluation.execution import History, assemble
-from ebt_jax.evaluation.messages import Outcome, Plan, Start
+from ebt_jax.evaluation.measured import EpisodeResult, Rollouts, join
+from ebt_jax.evaluation.messages import Lost, Outcome, Plan, Start
 from ebt_jax.evaluation.vector import Environments
 from ebt_jax.execution import Chunks, Execution, WarmStart
 from ebt_jax.normalize import normalize
@@ -45,44 +47,6 @@ Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 Measure = Callable[[Policy, Observation, Keys, PolicyOutput], dict[str, Float[np.ndarray, " b"]]]
 """Numbers to note at every decision beside the answer, name -> one a row."""
-
-
-class EpisodeResult(NamedTuple):
-    """One episode: `state` is its initial state, `total` the sum of rewards, `metrics` what the simulator measures besides.
-
-    `doubt` is what was noted at each decision, name -> values. `jitter`: see `mean_second_difference`. `failure`: why it could not go
-    on, one of the words above, and then it is no success; "" for an episode that ended as the task has it.
-    """
-
-    task: str
-    number: int
-    state: int
-    success: bool
-    total: float
-    length: int
-    metrics: dict[str, float]
-    doubt: dict[str, list[float]]
-    jitter: float = 0.0
-    failure: str = ""
-
-
-class Rollouts(NamedTuple):
-    """Everything that was measured.
-
-    Attributes:
-      episodes: in order of task and number.
-      num_steps: sampler steps of every chunk.
-      seconds: stage -> wall time of every call of `batch_size` rows, the first (compiling) one apart.
-      wall_seconds: from the first episode's beginning to the last one's end, the first call apart.
-      films: what was filmed, TASK/NUMBER.mp4 each, in order of name.
-    """
-
-    episodes: list[EpisodeResult]
-    num_steps: list[int]
-    seconds: dict[str, list[float]]
-    batch_size: int
-    wall_seconds: float
-    films: tuple[str, ...] = ()
 
 
 class Asking(NamedTuple):
@@ -113,14 +77,16 @@ class _Sensors(NamedTuple):
 class _Ended(NamedTuple):
     result: EpisodeResult
     pictures: list[UInt8[np.ndarray, "y x 3"]]
+    num_steps: list[int]
 
 
 class _Running:
     """An episode in its seat."""
 
     def __init__(self, result: EpisodeResult, horizon: int, execution: Execution, first: Outcome, seen: _Sensors) -> None:
-        self.result, self._seen = result._replace(metrics=first.metrics), seen
+        self.unbegun, self.result, self._seen = result, result._replace(metrics=first.metrics), seen
         self.executed: list[Float[np.ndarray, " a"]] = []
+        self.num_steps: list[int] = []
         self.chunks = Chunks(execution)
         self.history = History(horizon, seen(first.observations[-1], result.state, 0))
         self.pictures: list[UInt8[np.ndarray, "y x 3"]] = list(first.pictures)
@@ -169,6 +135,8 @@ def rollout(
     progress: Progress = lambda items, total, description: items,
     environments: Environments | None = None,
     keep_going: bool = True,
+    finished: Sequence[Rollouts] = (),
+    on_episode: Callable[[Rollouts], None] = lambda episode: None,
 ) -> Rollouts:
     """Runs `episodes` episodes of each task.
 
@@ -183,10 +151,12 @@ def rollout(
         next rollouts. New ones for this call alone where None.
       keep_going: ends an episode that cannot go on as a failure; False raises what is wrong, NotFiniteError for the policy's answer and
         RuntimeError for the rest, and no episode has a result.
+      finished: what `on_episode` was given in an earlier call that was cut short, all else equal: these episodes are not run again.
+      on_episode: is given each episode as it ends, and the calls since the one before; they add up to what is returned.
 
     Raises ValueError where the suite is not what the policy was trained for, listing every difference, for a horizon past the
-    chunk's end, and for what the policy's method cannot do; RuntimeError where environments cannot be made, die, or know no such
-    disturbance.
+    chunk's end, and for what the policy's method cannot do; RuntimeError where environments cannot be made or know no such
+    disturbance, and where one episode's process dies twice.
     """
     execution = execution or Execution(horizon=policy.execution_horizon)
     if execution.horizon + execution.committed > policy.specs.action.horizon:
@@ -209,28 +179,34 @@ def rollout(
         logging.warning("the policy acts without its cameras %s, which suite %r does not have: they are masked.", ", ".join(masked), suite)
     every = max(1, round(embodiment.control_rate_hz / VIDEO_FPS)) if videos else 0
     every_episode = [EpisodeResult(task, n, evaluation_state(seed, n), False, 0.0, 0, {}, {}) for task in tasks for n in range(episodes)]
-    queue = collections.deque(every_episode[number::shards])
-    total, answers = len(queue), _Answers(policy, seed, execution, asking, batch_size, measure, keep_going)
-    if not queue:
+    mine, parts = every_episode[number::shards], list(finished)
+    if not mine:
         raise ValueError(f"shards must be at most the {len(every_episode)} episodes, got {shards}.")
+    ended = {(one.task, one.number) for part in parts for one in part.episodes}
+    queue = collections.deque(one for one in mine if (one.task, one.number) not in ended)
+    answers = _Answers(policy, seed, execution, asking, batch_size, measure, keep_going)
     sensors = _Sensors(columns, disturbance, policy.statistics.proprio.std)
     if environments is not None and environments.num_envs > batch_size:
         raise ValueError(f"environments must be at most {batch_size} (the batch size), got {environments.num_envs}.")
+    total = len(queue)
     with contextlib.ExitStack() as stack:
-        if environments is None:
+        if environments is None and queue:
             environments = stack.enter_context(open_environments(policy, suite, min(num_envs, total), num_processes, filmed=videos > 0))
-        finished, films, begun = [], [], time.perf_counter()
-        for result, pictures in progress(_run(environments, queue, answers, execution, sensors, videos, every), total, "episodes"):
-            finished.append(result)
+        running = _run(environments, queue, answers, execution, sensors, videos, every) if environments else ()
+        begun = time.perf_counter()
+        for result, pictures, num_steps in progress(running, total, "episodes"):
+            films = ()
             if pictures and video_dir is not None:
                 from ebt_jax.report.video import write_video  # an encoder, which evaluation workers need not have
 
-                films.append(f"{result.task}/{result.number:03d}.mp4")
-                write_video(video_dir / films[-1], np.stack(pictures), embodiment.control_rate_hz / every)
-    order = {task: place for place, task in enumerate(tasks)}
-    finished.sort(key=lambda result: (order[result.task], result.number))
-    wall_seconds = time.perf_counter() - begun - answers.first_seconds
-    return Rollouts(finished, answers.num_steps, dict(answers.seconds), batch_size, wall_seconds, tuple(sorted(films)))
+                films = (f"{result.task}/{result.number:03d}.mp4",)
+                write_video(video_dir / films[0], np.stack(pictures), embodiment.control_rate_hz / every)
+            seconds, compiling = answers.take_seconds()
+            now = time.perf_counter()
+            parts.append(Rollouts([result], num_steps, seconds, batch_size, now - begun - compiling, films))
+            on_episode(parts[-1])
+            begun = now
+    return join(parts, tasks)
 
 
 def open_environments(
@@ -288,6 +264,7 @@ def _run(
     """The loop of this module; yields each episode as it ends."""
     running: dict[int, _Running] = {}
     history = answers.policy.specs.observation.horizon
+    lost: set[tuple[str, int]] = set()
 
     def end(seat: int, failure: str = "", said: str = "") -> _Ended:
         """The episode of this seat, which becomes free."""
@@ -296,7 +273,15 @@ def _run(
         if ended.executed:
             jitter = mean_second_difference(np.asarray(normalize(np.stack(ended.executed), answers.policy.action_normalizer)))
         result = ended.result._replace(jitter=jitter)
-        return _Ended(_failed(result, failure, said, answers.keep_going) if failure else result, ended.pictures)
+        result = _failed(result, failure, said, answers.keep_going) if failure else result
+        return _Ended(result, ended.pictures, ended.num_steps)
+
+    def lose(episode: EpisodeResult, why: str) -> None:
+        """Puts an episode whose process died at the end of the queue, once. Raises RuntimeError the second time."""
+        if (episode.task, episode.number) in lost:
+            raise RuntimeError(f"episode {episode.number} of {episode.task} lost its process twice: {why}")
+        lost.add((episode.task, episode.number))
+        queue.append(episode)
 
     while queue or running:
         free = [seat for seat in range(environments.num_envs) if seat not in running]
@@ -304,8 +289,10 @@ def _run(
         wrong = sensors.disturbance
         starts = {seat: Start(new.task, new.state, every if new.number < videos else 0, wrong) for seat, new in begun.items()}
         for seat, outcome in environments.start(starts).items():
-            if outcome.failure:
-                yield _Ended(_failed(begun[seat], SIMULATOR, outcome.failure, answers.keep_going), [])
+            if isinstance(outcome, Lost):
+                lose(begun[seat], outcome.message)
+            elif outcome.failure:
+                yield _Ended(_failed(begun[seat], SIMULATOR, outcome.failure, answers.keep_going), [], [])
             else:
                 running[seat] = _Running(begun[seat], history, execution, outcome, sensors)
         for seat in [seat for seat, one in running.items() if not one.is_finite]:
@@ -315,6 +302,9 @@ def _run(
             yield end(seat, NOT_FINITE)
         plans = {seat: Plan(one.chunks.next(chunks[seat]), history) for seat, one in running.items()}
         for seat, outcome in environments.execute(plans).items():
+            if isinstance(outcome, Lost):
+                lose(running.pop(seat).unbegun, outcome.message)
+                continue
             running[seat].add(outcome, plans[seat].actions)
             if outcome.done:
                 yield end(seat, SIMULATOR if outcome.failure else "", outcome.failure)
@@ -343,9 +333,8 @@ class _Answers:
         keep_going: bool,
     ) -> None:
         self.policy, self._measure, self.keep_going = policy, measure, keep_going
-        self.first_seconds = 0.0
-        self.num_steps: list[int] = []
-        self.seconds: dict[str, list[float]] = collections.defaultdict(list)
+        self._seconds: dict[str, list[float]] = collections.defaultdict(list)
+        self._first_seconds = 0.0
         self._seed, self._execution, self._asking, self._batch_size = seed, execution, asking, batch_size
         self._compiled = False
 
@@ -369,7 +358,8 @@ class _Answers:
             if not self.keep_going:
                 raise
             output = error.output  # the other rows are other episodes'
-        self.num_steps += output.num_steps[:count].tolist()
+        for one, taken in zip(running, output.num_steps.tolist(), strict=False):
+            one.num_steps.append(taken)
         if self._measure is not None:
             for name, values in self._measure(self.policy, observation, keys, output).items():
                 for one, value, chunk in zip(running, values, output.actions, strict=False):
@@ -377,11 +367,17 @@ class _Answers:
                         one.note(name, float(value))
         if self._compiled:
             for stage, seconds in output.seconds.items():
-                self.seconds[stage].append(seconds)
+                self._seconds[stage].append(seconds)
         else:
-            self.first_seconds = output.seconds["total"]
+            self._first_seconds = output.seconds["total"]
         self._compiled = True
         return list(output.actions[:count])
+
+    def take_seconds(self) -> tuple[dict[str, list[float]], float]:
+        """Of every call since this was last asked: those of the stages, and those of the first call, which compiles."""
+        taken = dict(self._seconds), self._first_seconds
+        self._seconds, self._first_seconds = collections.defaultdict(list), 0.0
+        return taken
 
     def _warm_start(self, running: list[_Running]) -> WarmStart | None:
         if self._execution.kind != "realtime":

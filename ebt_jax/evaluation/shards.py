@@ -11,8 +11,8 @@ from typing import Any
 
 from absl import logging
 
+from ebt_jax.evaluation.measured import Rollouts, join
 from ebt_jax.evaluation.results import latencies
-from ebt_jax.evaluation.rollouts import EpisodeResult, Rollouts
 from ebt_jax.whole import write_whole
 
 FOLDER = "shards"
@@ -32,8 +32,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 def write_shard(folder: pathlib.Path, shard: tuple[int, int], conditions: dict[str, Any], rollouts: Rollouts) -> pathlib.Path:
     """Writes one worker's part, whole or not at all."""
     path = folder / FOLDER / f"{shard[0]}-of-{shard[1]}.json"
-    tree = {**rollouts._asdict(), "episodes": [episode._asdict() for episode in rollouts.episodes]}
-    write_whole(path, json.dumps({"conditions": conditions, "rollouts": tree}) + "\n")
+    write_whole(path, json.dumps({"conditions": conditions, "rollouts": rollouts.to_tree()}) + "\n")
     return path
 
 
@@ -64,7 +63,7 @@ def merge_shards(folder: pathlib.Path) -> tuple[dict[str, Any], Rollouts]:
         differing += ["policy.sha256"] if theirs["policy"]["sha256"] != first["policy"]["sha256"] else []
         if differing:
             raise ValueError(f"workers must run under the same conditions, got other {differing} in {i}-of-{number} than in 0-of-{number}.")
-    found = [Rollouts(**{**part["rollouts"], "episodes": [EpisodeResult(**e) for e in part["rollouts"]["episodes"]]}) for part in parts]
+    found = [Rollouts.from_tree(part["rollouts"]) for part in parts]
     every_episode = [(task, n) for task in first["tasks"] for n in range(first["episodes"])]
     for i, part in enumerate(found):
         held, wanted = sorted((e.task, e.number) for e in part.episodes), sorted(every_episode[i::number])
@@ -73,7 +72,6 @@ def merge_shards(folder: pathlib.Path) -> tuple[dict[str, Any], Rollouts]:
                 f"{i}-of-{number} must hold {len(wanted)} episodes, the {i}-th and every {number}-th after it, got {len(held)} "
                 f"that are not those. Was a file renamed? Run --worker={i}/{number} again."
             )
-    order = {task: place for place, task in enumerate(first["tasks"])}
     hardware = [part["conditions"]["hardware"] for part in parts]
     machines = _machines(hardware)
     if len(machines) > 1:
@@ -81,20 +79,16 @@ def merge_shards(folder: pathlib.Path) -> tuple[dict[str, Any], Rollouts]:
             "workers ran on %d kinds of machine: on one of another kind an episode may come out otherwise. Latencies are given for each.",
             len(machines),
         )
+    seconds = [join([found[i] for i in workers], first["tasks"]).seconds for workers in machines]
     conditions = {
         **first,
         "hardware": hardware,
         "command": [part["conditions"]["command"] for part in parts],
         "mixed_hardware": len(machines) > 1,
-        "machines": [{"workers": workers, "latency_ms": latencies(_pooled(found, workers))} for workers in machines],
+        "machines": [{"workers": workers, "latency_ms": latencies(theirs)} for workers, theirs in zip(machines, seconds, strict=True)],
     }
-    return conditions, Rollouts(
-        episodes=sorted((e for part in found for e in part.episodes), key=lambda e: (order[e.task], e.number)),
-        num_steps=[steps for part in found for steps in part.num_steps],
-        seconds=_pooled(found, machines[0]) if len(machines) == 1 else {},
-        batch_size=found[0].batch_size,
-        wall_seconds=max(part.wall_seconds for part in found),
-        films=tuple(sorted(film for part in found for film in part.films)),
+    return conditions, join(found, first["tasks"])._replace(
+        seconds=seconds[0] if len(machines) == 1 else {}, wall_seconds=max(part.wall_seconds for part in found)
     )
 
 
@@ -102,9 +96,3 @@ def _machines(hardware: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     """The workers of each kind of machine."""
     kinds = [one for i, one in enumerate(hardware) if one not in hardware[:i]]
     return [[i for i, one in enumerate(hardware) if one == kind] for kind in kinds]
-
-
-def _pooled(parts: Sequence[Rollouts], workers: Sequence[int]) -> dict[str, list[float]]:
-    """Seconds of every call of these workers, by stage."""
-    stages = sorted({stage for i in workers for stage in parts[i].seconds})
-    return {stage: [second for i in workers for second in parts[i].seconds.get(stage, [])] for stage in stages}

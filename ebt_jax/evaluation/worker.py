@@ -4,6 +4,7 @@ It imports neither jax nor a model, and ends when the other end of the pipe is c
 """
 
 import contextlib
+import signal
 import sys
 import traceback
 from multiprocessing.connection import Connection
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ebt_jax import simulators
-from ebt_jax.evaluation.messages import Failure, Outcome, Plan, Start
+from ebt_jax.evaluation.messages import Failure, Lost, Outcome, Plan, Start
 from ebt_jax.simulators.simulator import Simulator
 
 
@@ -25,15 +26,18 @@ class Seat:
         self._start = Start("", 0, 0)
         self._steps = 0
 
-    def answer(self, order: Start | Plan) -> Outcome:
+    def answer(self, order: Start | Plan) -> Outcome | Lost:
         """What came of it. An error of the simulator ends this episode alone; the next one of this seat gets a new simulator.
+
+        A plan for an episode that did not begin here is one for the process that was here before.
 
         Raises what making the simulator does, and NotImplementedError for what the suite does not know: no episode could do better.
         """
         if isinstance(order, Start) and (self._simulator is None or self._start.task != order.task):
             self.close()
             self._simulator = simulators.make(self._suite, order.task, self._cameras)
-        assert self._simulator is not None, "start comes first"
+        if self._simulator is None:
+            return Lost("its process died before it was asked.")
         try:
             return self._begin(order, self._simulator) if isinstance(order, Start) else self._execute(order, self._simulator)
         except NotImplementedError:
@@ -121,5 +125,6 @@ def _described(error: Exception) -> str:
 
 if __name__ == "__main__":
     descriptor, suite_name, camera_names = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the evaluating process decides when this one ends
     sys.stdout = sys.stderr  # simulators greet their users; stdout belongs to the command's result
     serve(Connection(int(descriptor)), suite_name, tuple(camera_names.split(",")) if camera_names else ())

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.claims.films import PAUSE_SECONDS, STRIP, Film, side_by_side, write_gif
-from ebt_jax.evaluation.rollouts import EpisodeResult
+from ebt_jax.evaluation.measured import EpisodeResult
 
 
 def film(shade, count, score):

@@ -24,7 +24,8 @@ from ebt_jax import cli
 from ebt_jax.data.pusht import pusht_zarr
 from ebt_jax.data.settings import bundled_sample_dir
 from ebt_jax.data.write import write_rlds
-from ebt_jax.evaluation.rollouts import Asking, EpisodeResult, mean_second_difference
+from ebt_jax.evaluation.measured import EpisodeResult
+from ebt_jax.evaluation.rollouts import Asking, mean_second_difference
 from ebt_jax.loading import load
 from ebt_jax.policy import NotFiniteError, PolicyOutput
 from ebt_jax.stopping import Stopping

@@ -5,9 +5,12 @@ import pathlib
 
 import numpy as np
 import pytest
+from etils import epath
 
 from ebt_jax.data import pusht
+from ebt_jax.data.folder import Shard
 from ebt_jax.data.pusht import pusht_zarr
+from ebt_jax.data.records import scan
 from ebt_jax.data.write import Demonstration, write_rlds
 
 ZARR = pathlib.Path("pusht/pusht_cchi_v7_replay.zarr")
@@ -66,6 +69,21 @@ def test_tensorflow_datasets_opens_the_converted_folder(
         np.testing.assert_array_equal([step["action"] for step in steps], given.actions)
         for name, values in given.observations.items():
             np.testing.assert_array_equal([step["observation"][name] for step in steps], values)
+
+
+def test_features_of_a_record_are_in_order_of_name(test_data: pathlib.Path, first_two: list[Demonstration], tmp_path: pathlib.Path) -> None:
+    """So that converting twice, in two processes, gives the same bytes."""
+    from tensorflow import train
+
+    conversion = pusht_zarr(str(test_data / ZARR))
+    (shard,) = write_rlds(tmp_path, conversion.spec, first_two, conversion.description).glob("*.tfrecord-*")
+    written = [record for _, record in scan(Shard(epath.Path(shard), len(first_two)), "tfrecord")]
+    for record in written:
+        features = train.Example.FromString(record).features.feature
+        names = sorted(features)
+        places = [record.index(b"\n" + bytes([len(name)]) + name.encode()) for name in names]
+        assert len(names) > 10
+        assert places == sorted(places)
 
 
 def test_some_of_the_episodes(test_data: pathlib.Path, first_two: list[Demonstration]) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 from ebt_jax.data.settings import bundled_sample_dir
 from ebt_jax.stopping import Stopping
@@ -20,9 +22,13 @@ cli.run(evaluate.main, evaluate.__doc__)
 """
 
 
-def run(*flags: str, policy: str = "formulas.reaching_policy()") -> subprocess.CompletedProcess[str]:
+def command(*flags: str, policy: str = "formulas.reaching_policy()") -> list[str]:
     script = f"import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r}){SCRIPT.format(policy=policy)}"
-    return subprocess.run([sys.executable, "-c", script, *flags], capture_output=True, text=True)
+    return [sys.executable, "-c", script, *flags]
+
+
+def run(*flags: str, policy: str = "formulas.reaching_policy()") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*flags, policy=policy), capture_output=True, text=True)
 
 
 def test_closed_loop_writes_results_and_ends_in_the_success_rate(tmp_path: pathlib.Path) -> None:
@@ -46,6 +52,28 @@ def test_a_task_that_has_no_result_ends_with_1_after_all_is_written(tmp_path: pa
     assert done.stdout.strip().endswith("interval 0.000 to 0.793), 1 could not go on (not_finite 1)")
     assert "got not_finite 1 in all 1 episodes of reach-v3" in done.stderr.strip().splitlines()[-1]
     assert json.loads((tmp_path / "results.json").read_text())["tasks"]["reach-v3"]["failures"] == {"not_finite": 1}
+
+
+def test_an_evaluation_that_is_stopped_goes_on(tmp_path: pathlib.Path) -> None:
+    flags = ("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", "--episodes=12", "--videos=0", "--num_envs=1")
+    whole = run(*flags, f"--output={tmp_path / 'whole'}")
+    kept = tmp_path / "stopped" / "unfinished.jsonl"
+    with subprocess.Popen(command(*flags, f"--output={tmp_path / 'stopped'}"), stderr=subprocess.PIPE, text=True) as first:
+        while not kept.exists() or len(kept.read_text().splitlines()) < 3:
+            assert first.poll() is None
+            time.sleep(0.01)
+        first.send_signal(signal.SIGTERM)
+        _, said = first.communicate()
+    assert first.returncode == 75
+    number = len(kept.read_text().splitlines()) - 1
+    assert said.strip().splitlines()[-1] == f"interrupted: {number} episodes are in {kept}; start the same command again to go on"
+    done = run(*flags, f"--output={tmp_path / 'stopped'}")
+    assert f"going on with {kept}: {number} episodes are finished" in done.stderr
+    assert done.stdout == whole.stdout
+    one, other = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "stopped"))
+    assert one["tasks"] == other["tasks"]
+    assert one["sample_steps"] == other["sample_steps"]
+    assert not kept.exists()
 
 
 def test_open_loop_measures_what_the_run_held_out_and_says_so(tmp_path: pathlib.Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 from formulas import diverging
 
 from ebt_jax import simulators
+from ebt_jax.evaluation.measured import EpisodeResult, Rollouts
 from ebt_jax.evaluation.messages import Outcome, Plan, Start
 from ebt_jax.evaluation.results import check_failures, closed_loop_results
-from ebt_jax.evaluation.rollouts import EpisodeResult, Rollouts, rollout
+from ebt_jax.evaluation.rollouts import open_environments, rollout
 from ebt_jax.evaluation.vector import Environments
 from ebt_jax.evaluation.worker import Seat
 from ebt_jax.execution import Execution
@@ -75,6 +76,28 @@ def test_a_simulator_that_fails_costs_one_episode(wandering: Policy, monkeypatch
     assert [episode.length for episode in found[1:4]] == [8, 24, 0]
     with pytest.raises(RuntimeError, match="episode 1 of pusht cannot go on after 8 steps: simulator. RuntimeError: the block fell off"):
         rollout(wandering, "pusht", ("pusht",), 2, seed=0, execution=SELDOM, environments=Seats(2), keep_going=False)
+
+
+def test_a_process_that_dies_costs_time_and_no_result(wandering: Policy) -> None:
+    """And one that dies of the same episode again ends the evaluation, with its message."""
+    whole = rollout(wandering, "pusht", ("pusht",), 5, seed=0, execution=SELDOM).episodes
+
+    def killing(times: int) -> list[EpisodeResult]:
+        with open_environments(wandering, "pusht", num_envs=3, num_processes=2) as environments:
+            left = [None] * times
+
+            def kill(*_: object) -> dict[str, Any]:
+                if left:
+                    left.pop()
+                    environments._workers[1]._process.kill()
+                    environments._workers[1]._process.wait()
+                return {}
+
+            return rollout(wandering, "pusht", ("pusht",), 5, seed=0, execution=SELDOM, environments=environments, measure=kill).episodes
+
+    assert killing(1) == whole
+    with pytest.raises(RuntimeError, match=r"episode \d of pusht lost its process twice: .* got signal 9"):
+        killing(1000)
 
 
 def test_a_measure_is_of_the_episodes_that_have_it() -> None:

@@ -9,8 +9,9 @@ import pytest
 import ebt_jax
 from ebt_jax.artifact import export_policy
 from ebt_jax.evaluation import results
+from ebt_jax.evaluation.measured import EpisodeResult, Rollouts
 from ebt_jax.evaluation.results import closed_loop_results
-from ebt_jax.evaluation.rollouts import Asking, EpisodeResult, Rollouts, rollout
+from ebt_jax.evaluation.rollouts import Asking, rollout
 from ebt_jax.evaluation.shards import merge_shards, parse_shard, write_shard
 from ebt_jax.execution import Execution
 from ebt_jax.policy import Policy

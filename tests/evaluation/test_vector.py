@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from ebt_jax.evaluation.messages import Plan, Start
+from ebt_jax.evaluation.messages import Lost, Outcome, Plan, Start
 from ebt_jax.evaluation.vector import Environments
 
 STAY = np.full((5, 2), 30.0, np.float32)
@@ -41,13 +41,18 @@ def test_an_environment_that_raises_says_what_and_where() -> None:
         environments.start({0: Start("tetris", 0, 0)})
 
 
-def test_a_process_that_dies_is_reported_not_waited_for() -> None:
-    with Environments("pusht", (), 2, 2) as environments:
-        environments.start({0: Start("pusht", 0, 0), 1: Start("pusht", 1, 0)})
+def test_a_process_that_dies_loses_its_episodes_alone_and_is_replaced() -> None:
+    with Environments("pusht", (), 4, 2) as environments:
+        environments.start({seat: Start("pusht", seat, 0) for seat in range(4)})
         environments._workers[1]._process.kill()
         environments._workers[1]._process.wait()
-        with pytest.raises(RuntimeError, match=r"got signal 9.*lower --num_envs"):
-            environments.execute({1: Plan(STAY, 1)})
+        first = environments.execute({0: Plan(STAY, 1), 1: Plan(STAY, 1)})
+        assert isinstance(first[0], Outcome)
+        assert isinstance(first[1], Lost)
+        assert all(words in first[1].message for words in ("got signal 9", "lower --num_envs"))
+        assert isinstance(environments.start({1: Start("pusht", 1, 0)})[1], Outcome)
+        then = environments.execute({seat: Plan(STAY, 1) for seat in range(4)})
+        assert [isinstance(then[seat], Lost) for seat in range(4)] == [False, False, False, True]  # seat 3 was the first process's
 
 
 def test_closing_ends_every_process() -> None:
