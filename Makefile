@@ -36,12 +36,12 @@ $(READY): requirements.lock requirements.txt pyproject.toml ebt_jax/resize.c
 	    for candidate in $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3); do
 	        if "$$candidate" -c "$$supported" 2>/dev/null; then found=$$candidate; break; fi
 	    done
-	    if [ -z "$$found" ] && { [ -z "$(UV)" ] || [ -n "$(PYTHON)" ]; }; then
+	    if [ -z "$$found" ] && { [ -z "$(UV)" ] || [ -n "$$(command -v "$(PYTHON)")" ]; }; then
 	        echo "error: Python 3.11, 3.12 or 3.13 is needed, got $(or $(PYTHON),$$(python3 --version 2>&1 || true)). Install one (uv does it for you), or name it: make setup PYTHON=/path/to/python3.11" >&2
 	        exit 1
 	    fi
 	    rm -rf $(VENV)
-	    if [ -n "$(UV)" ]; then $(UV) venv --quiet --python "$${found:-3.11}" $(VENV); else "$$found" -m venv $(VENV); fi
+	    if [ -n "$(UV)" ]; then $(UV) venv --quiet --seed --python "$${found:-$(or $(PYTHON),3.11)}" $(VENV); else "$$found" -m venv $(VENV); fi
 	fi
 	if [ -n "$(UV)" ]; then
 	    install="$(UV) pip install --quiet --python $(RUN)"

@@ -228,28 +228,39 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.Composite(**{name: ocp.args.StandardRestore(abstract)}))[name]
 
     def _damaged(self, step: int, what: str) -> CheckpointError:
-        """Names the newest other step of which every array can be read: found by reading them."""
-        whole = next((other for other in reversed(self.steps) if other != step and self._is_whole(other)), None)
+        """Names the newest other step of which every array can be read: found by reading them, without the other processes.
+
+        Those may have read this step well, and wait for nobody.
+        """
+        whole, faults = None, []
+        with Checkpoints(self.directory, read_only=True) as alone:
+            for other in (other for other in reversed(alone.steps) if other != step):
+                fault = alone._fault(other)
+                if not fault:
+                    whole = other
+                    break
+                faults.append(f"{other}: {fault}")
         remedy = (
-            "No other step is whole: start a new workdir."
+            f"No other step is whole{f' ({_some(faults)})' if faults else ''}: start a new workdir."
             if whole is None
             else f"The newest whole one is {whole}: use that, or remove {self.directory / str(step)} to go on from there."
         )
         return CheckpointError(f"{self.directory / str(step)} must hold a whole checkpoint, got damage: {what}. {remedy}")
 
-    def _is_whole(self, step: int) -> bool:
+    def _fault(self, step: int) -> str:
+        """What keeps a step from being read and as it was saved; "" for nothing."""
         try:
             assets = self._manager.restore(step, args=ocp.args.Composite(assets=RestoreAssets()))["assets"]
-            if altered_files(assets):
-                return False
+            if wrong := altered_files(assets):
+                return f"changed since it was saved: {_some([f'assets/{file}' for file in wrong])}"
             for name in ("params", "ema_params", "training"):
                 metadata = self._manager.item_metadata(step)[name]
                 like = jax.tree.map(_on_this_device, metadata.tree if hasattr(metadata, "tree") else metadata)
-                if altered_arrays(assets, name, self._read(step, name, like)):
-                    return False
-        except Exception:
-            return False
-        return True
+                if wrong := altered_arrays(assets, name, self._read(step, name, like)):
+                    return f"changed since it was saved: {_some([f'{name}/{path}' for path in wrong])}"
+        except Exception as error:
+            return f"cannot be read: {type(error).__name__}: {_first_line(error)}"
+        return ""
 
 
 def sealed(assets: Assets, arrays: Mapping[str, Mapping[str, str]]) -> Assets:

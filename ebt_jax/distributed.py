@@ -25,8 +25,8 @@ from jax._src.distributed import global_state
 
 from ebt_jax.peers import Peers
 
-GOOGLE = "0x1ae0"
-"""PCI vendor of TPU chips."""
+GOOGLE, STORAGE_AND_NETWORK = "0x1ae0", ("0x01", "0x02")
+"""PCI vendor of TPU chips, and classes of the other devices that it makes: disks and network cards of any machine of its cloud."""
 
 MEETING_SECONDS = 1800.0
 """How long processes wait for each other: at the start, where some machines come up late, and at the end, for the one that reports."""
@@ -110,10 +110,11 @@ def find_cluster(
     return Cluster() if tpu_machine else None
 
 
-def tpu_machine() -> bool:
+def tpu_machine(devices: pathlib.Path = pathlib.Path("/sys/bus/pci/devices")) -> bool:
     """Whether this machine has TPU chips and the library for them: one VM of a slice, of which there may be many."""
-    vendors = pathlib.Path("/sys/bus/pci/devices").glob("*/vendor")
-    return importlib.util.find_spec("libtpu") is not None and any(path.read_text().strip() == GOOGLE for path in vendors)
+    made = (path.parent for path in devices.glob("*/vendor") if path.read_text().strip() == GOOGLE)
+    chips = [device for device in made if not (device / "class").read_text().startswith(STORAGE_AND_NETWORK)]
+    return importlib.util.find_spec("libtpu") is not None and bool(chips)
 
 
 def join(cluster: Cluster, heartbeat_seconds: int = 30, meeting_seconds: float = MEETING_SECONDS) -> None:

@@ -25,11 +25,10 @@ def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:
     Raises CheckpointError where there is none, or where it does not fit its own configuration; ArtifactError for an artifact that must
     not be used.
     """
-    path = pathlib.Path(path)
-    if (path / MANIFEST).is_file():
+    if (pathlib.Path(path) / MANIFEST).is_file():
         if not ema:
             raise ValueError(f"ema must be True for an artifact, which holds no other parameters, got False for {path}.")
-        return load_artifact(path)
+        return load_artifact(pathlib.Path(path))
     # Orbax and the model stack, which only checkpoints need: where artifacts run they are not installed.
     from ebt_jax.training.trained import read_trained
 

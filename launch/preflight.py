@@ -13,6 +13,7 @@ gone through more than once. The batch must split over the devices, which is che
 """
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -59,7 +60,7 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
 
     root = pathlib.Path(__file__).resolve().parents[1]
     files = sorted(path for folder in ("ebt_jax", "configs", "launch") for path in (root / folder).rglob("*") if path.suffix in SUFFIXES)
-    config, data = pathlib.Path(options.config.partition(":")[0]), pathlib.Path(options.data_dir)
+    config = pathlib.Path(options.config.partition(":")[0])
     return {
         "host": platform.node(),
         "code": digest(*files),
@@ -71,7 +72,7 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
         "device_kind": jax.local_devices()[0].device_kind,
         "local_devices": jax.local_device_count(),
         "devices": jax.device_count(),
-        "datasets": read(lambda: sorted(path.name for path in data.iterdir() if path.is_dir()), []) if options.data_dir else [],
+        "datasets": read(lambda: datasets(options.data_dir), []) if options.data_dir else [],
         "cache": cache_fault(os.environ.get("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache/ebt_jax/xla"))),
         "faults": sorted(set(faults)),
         "mark": uuid.uuid4().hex[:8],
@@ -87,6 +88,17 @@ def batch(config: str) -> list[int]:
     if values is None:
         raise ValueError(f"config must name a variant of {path}, got {variant}.")
     return [values.batch_size, values.optimizer.accumulate_steps]
+
+
+def datasets(data_dir: str) -> list[str]:
+    """The folders in a local folder or a bucket's. Raises FileNotFoundError where there is none."""
+    from etils import epath
+
+    from ebt_jax.data import remote
+
+    if not remote.exists(epath.Path(data_dir)):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", data_dir)
+    return sorted(folder.name for folder in remote.folders(epath.Path(data_dir)))
 
 
 def version(package: str) -> str:

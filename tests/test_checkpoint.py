@@ -139,6 +139,28 @@ def test_damage_is_named_with_the_newest_whole_step(tmp_path, break_it):
         assert_same_bytes(checkpoints.restore(1, "params", shapes(tree(1))), tree(1))
 
 
+def test_what_keeps_the_other_steps_from_being_read_is_said(tmp_path, monkeypatch):
+    """It may be no damage at all: a tree that is too large for one device, a disk that is away."""
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, trees(step), ASSETS)
+    cut(tmp_path / "3" / "params")
+    (tmp_path / "2/assets/config.json").write_text("{ }")
+    read = Checkpoints._read
+
+    def scarce(self, step, name, like):
+        if step == 1:
+            raise RuntimeError("RESOURCE_EXHAUSTED: 16 GB")
+        return read(self, step, name, like)
+
+    monkeypatch.setattr(Checkpoints, "_read", scarce)
+    expected = (
+        r"No other step is whole \(2: changed since it was saved: assets/config.json, 1: cannot be read: RuntimeError: RESOURCE_EXHAUSTED"
+    )
+    with Checkpoints(tmp_path, read_only=True) as checkpoints, pytest.raises(CheckpointError, match=expected):
+        checkpoints.restore(3, "params", shapes(tree()))
+
+
 def flip(path, place):
     """Turns one bit of a file over, as a bad disk or a bad copy does."""
     content = bytearray(path.read_bytes())
@@ -175,7 +197,7 @@ def test_a_flipped_bit_in_a_sharded_array_is_named_on_other_devices(tmp_path):
     path = max((path for path in (tmp_path / "1/params").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     flip(path, path.stat().st_size // 2)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        with pytest.raises(CheckpointError, match=r"/1 must hold a whole checkpoint, got damage: .*No other step is whole"):
+        with pytest.raises(CheckpointError, match=r"/1 must hold a whole checkpoint, got damage: .*No other step is whole: start"):
             checkpoints.restore(1, "params", abstract(values, make_mesh(4, 1, jax.devices()[:4])))
         assert_same_bytes(checkpoints.restore(1, "ema_params", shapes(tree(1, 2))), tree(1, 2))
 

@@ -1,9 +1,11 @@
 """Where a process stands, read from the variables that each launcher sets."""
 
+import importlib.util
 import threading
 
 import pytest
 
+from ebt_jax import distributed
 from ebt_jax.distributed import Cluster, agree_to_stop, find_cluster
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
@@ -60,6 +62,27 @@ def test_each_launcher_is_understood(environment, want):
 
 def test_a_machine_with_tpu_chips_lets_jax_look():
     assert find_cluster(environment={}, tpu_machine=True) == Cluster()
+
+
+@pytest.mark.parametrize(
+    ("others", "found"),
+    [
+        ((), False),
+        ((("0x1ae0", "0x010802"), ("0x1ae0", "0x020000")), False),
+        ((("0x10de", "0x030200"),), False),
+        ((("0x1ae0", "0xff0000"),), True),
+    ],
+    ids=["nothing", "a disk and a network card", "a GPU", "a TPU"],
+)
+def test_a_tpu_is_told_from_what_any_machine_of_its_cloud_has(tmp_path, monkeypatch, others, found):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    for number, (vendor, kind) in enumerate(others):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "vendor").write_text(vendor + "\n")
+        (tmp_path / str(number) / "class").write_text(kind + "\n")
+    assert distributed.tpu_machine(tmp_path) is found
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert distributed.tpu_machine(tmp_path) is False
 
 
 def test_flags_win_over_the_environment():

@@ -30,7 +30,7 @@ from ebt_jax.training.step import make_train_step
 from ebt_jax.training.utilization import samples_at_peak
 from ebt_jax.training.validate import check_sampler, make_validate
 from ebt_jax.training.watchdog import SLOW_SECONDS, Watchdog
-from ebt_jax.training.workdir import check_workdir, claim_workdir, compare_workdir
+from ebt_jax.training.workdir import check_workdir, claim_workdir, compare_workdir, hold_workdir
 from ebt_jax.types import Batch
 
 Progress = Callable[[Iterable[int], int, str], Iterable[int]]
@@ -102,6 +102,7 @@ def train(
         shapes = jax.eval_shape(lambda: init_state(method, optimizer, example, settings.seed))
         logging.info("model: %s in %s", trained_share(shapes.params, settings.optimizer), mesh)
 
+        stack.enter_context(hold_workdir(workdir))
         checkpoints = stack.enter_context(
             Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints, keep_every=settings.keep_every)
         )
@@ -175,6 +176,7 @@ def train(
                     watchdog.slow("checkpoint")
                     check_workdir(workdir)
                     with watch.part("checkpoint"):
+                        log.sync()
                         save(checkpoints, state, checkpoint_assets(config, mixture, step))
                 if validating:  # after saving: it may fail, or take long
                     watchdog.slow("validation")

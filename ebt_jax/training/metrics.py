@@ -100,7 +100,7 @@ class MetricsLog:
         return {"seconds": wall, **shares, **undone, "goodput": self._spent.useful / self._spent.total}
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """The line of this step, or more of the one that is there; on disk when this returns.
+        """The line of this step, or more of the one that is there; safe from a kill when this returns, and after `sync` from more.
 
         A line that grows is written over itself: what it said is there all the time, whenever a kill comes.
         """
@@ -114,6 +114,15 @@ class MetricsLog:
             self._file.write(json.dumps(self._line).encode() + b"\n")
             self._file.truncate()  # having flushed
             self._events.add(step, values)
+
+    def sync(self) -> None:
+        """What was written outlives the machine: mounted buckets keep a file that is open only when they are told to."""
+        if self._silent:
+            return
+        with self._writing():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._events.flush()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -147,8 +156,12 @@ class Events:
         for name, value in values.items():
             self._writer.write_event(Event(step=step, wall_time=time.time(), summary=scalar(name, value)))
         if time.monotonic() > self._flushed + FLUSH_SECONDS:
-            self._writer.flush()
-            self._flushed = time.monotonic()
+            self.flush()
+
+    def flush(self) -> None:
+        """Hands over what was added to the system."""
+        self._writer.flush()
+        self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Flushes first."""

@@ -1,9 +1,14 @@
 """A workdir belongs to one configuration: claimed by the first run that can begin, compared with by all later ones."""
 
+import contextlib
+import fcntl
 import json
+import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
 
 import jax
 from absl import logging
@@ -13,6 +18,10 @@ from ebt_jax.formats import migrate_config
 from ebt_jax.training.settings import Settings
 from ebt_jax.tree import flatten
 from ebt_jax.whole import write_whole
+
+LOCK = ".lock"
+LOCK_SECONDS = 60.0
+"""How long a run waits for the one before it, which may still be saving."""
 
 
 def compare_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -30,6 +39,54 @@ def compare_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     if jax.process_index() == 0:
         _compare(workdir, config, text)
     check_same("configuration", text, "Start all with the same command, from the same files.")
+
+
+@contextlib.contextmanager
+def hold_workdir(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps a second run out, which would remove what the first is saving; of several processes the first holds it.
+
+    The lock ends with the process, however that ends. Where the file system knows no locks a warning says so.
+
+    Raises ValueError where another run holds it for longer than `LOCK_SECONDS`, OSError where the folder cannot be written.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    path = workdir / LOCK
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("a+"))
+            _lock(file, path)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+        except OSError as error:
+            raise _unwritable(workdir, error) from error
+        yield
+
+
+def _lock(file: IO[str], path: pathlib.Path) -> None:
+    until = time.monotonic() + LOCK_SECONDS
+    waiting = False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read() or "another process"
+            if time.monotonic() > until:
+                raise ValueError(
+                    f"workdir {path.parent} must belong to one run at a time, got one that {holder} is running. Stop that, or give another "
+                    f"--workdir; where it is no longer running, remove {path}."
+                ) from error
+            if not waiting:
+                logging.info("waiting for %s, which runs in %s, to end", holder, path.parent)
+            waiting = True
+            time.sleep(min(1.0, LOCK_SECONDS))
+        except OSError as error:
+            logging.warning("%s cannot be locked (%s): see to it that no second run uses this workdir.", path, error)
+            return
 
 
 def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:

@@ -21,4 +21,4 @@ parse "$@"
 if [ ${#REST[@]} -eq 0 ]; then fail "a command must follow --, e.g. -- -m ebt_jax.train --config=..."; fi
 
 run xpk workload create --cluster="$cluster" --workload="$name" --docker-image="$image" --tpu-type="$type" --max-restarts="$max_restarts" \
-    --restart-on-exit-codes=75 --command="cd /ebt_jax && source launch/env.sh $chip && exec python$(quoted_rest)"
+    --restart-on-exit-codes=1,75 --command="cd /ebt_jax && source launch/env.sh $chip && exec python$(quoted_rest)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Copies this checkout to all machines of a slice and installs it there, with the versions of requirements.lock. Where that succeeded,
+# Copies the last commit of this checkout to all machines of a slice and installs it there, with the versions of requirements.lock. Where that succeeded,
 # it leaves ~/ebt_jax/.installed, which run_here.sh looks for.
 #
 #   launch/tpu_vm/install.sh --name=pod --zone=us-west4-a
@@ -15,6 +15,11 @@ option python "on the machines; requirements.lock was tested with 3.11"
 option prepare "command that each machine runs before every installation, e.g. 'mountpoint -q /mnt || sudo mount ...'"
 parse "$@"
 
+changed="$(git -C "$REPOSITORY" status --porcelain)"
+if [ -n "$changed" ]; then
+    echo "warning: what is sent is the last commit, without these changes:" >&2
+    echo "$changed" >&2
+fi
 archive=ebt_jax.tar.gz
 run git -C "$REPOSITORY" archive --format=tar.gz --output="$REPOSITORY/$archive" HEAD
 run gcloud compute tpus tpu-vm scp "$REPOSITORY/$archive" "$name:$archive" --zone="$zone" --worker=all

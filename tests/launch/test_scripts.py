@@ -311,25 +311,37 @@ def batch(slurm, srun, script="train_per_gpu.sbatch"):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize(("code", "requeued"), [(0, 0), (1, 0), (75, 1)])
-def test_an_interrupted_job_goes_back_into_the_queue(slurm, code, requeued):
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeued"), [(0, "0", 0), (75, "0", 1), (75, "9", 1), (1, "2", 1), (1, "3", 0), (137, "0", 1), (2, "0", 0)]
+)
+def test_an_interrupted_job_goes_back_into_the_queue_and_a_failed_one_three_times(slurm, code, restarts, requeued, monkeypatch):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
     assert batch(slurm, f"exit {code}").wait(120) == code
     assert len(slurm[0].calls("scontrol", "requeue 7")) == requeued
 
 
 def test_a_job_that_slurm_signals_saves_first(slurm, tmp_path):
-    """USR1 comes to the batch shell; the processes get TERM, save, and the shell waits for them."""
-    ready, saved = tmp_path / "ready", tmp_path / "saved"
-    slurm[0].answer("scancel", code=1)
-    training = f"trap 'sleep 0.5; touch {saved}; exit 75' TERM; touch {ready}; while true; do sleep 0.05; done"
-    process = batch(slurm, training)
+    """USR1 comes to the batch shell; scancel, which a busy controller refuses at first, gives the processes TERM; the shell waits for them.
+
+    TERM to srun itself would kill them: this one notes it.
+    """
+    ready, saved, killed = (tmp_path / name for name in ("ready", "saved", "killed"))
+    fakes, _ = slurm
+    fakes.answer("scancel", say="Socket timed out", code=1, times=2)
+    (fakes.folder / "scancel").rename(fakes.folder / "asked")
+    task = f"trap 'sleep 0.5; touch {saved}; exit 75' TERM; touch {ready}; while true; do sleep 0.05; done"
+    (tmp_path / "task").write_text(task)
+    (fakes.folder / "scancel").write_text(f'#!/usr/bin/env bash\n{fakes.folder}/asked "$@" && kill -TERM "$(cat {tmp_path}/pid)"\n')
+    (fakes.folder / "scancel").chmod(0o755)
+    process = batch(slurm, f"trap 'touch {killed}' TERM; bash {tmp_path}/task & echo $! > {tmp_path}/pid; wait $!")
     while not ready.exists():
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(10)  # SIGUSR1
     assert process.wait(120) == 75
     assert saved.exists()
-    assert slurm[0].calls("scancel", "--signal=TERM 7.0")
+    assert not killed.exists()
+    assert len(slurm[0].calls("scancel", "--signal=TERM 7.0")) == 3
     assert slurm[0].calls("scontrol", "requeue 7")
 
 
@@ -368,6 +380,8 @@ def test_workers_of_a_farm_write_where_the_merge_looks(slurm):
     environment = {**stand_in(folder), "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "16", "SLURM_SUBMIT_DIR": str(folder)}
     command = ["bash", folder / "launch/slurm/evaluate.sbatch", "OUT", "--policy=artifact"]
     check_golden("slurm_evaluate", subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout)
+    again = {**environment, "SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "1", "EBT_WORKERS": "16"}
+    assert "--worker=5/16 " in subprocess.run(command, env=again, capture_output=True, text=True, timeout=60).stdout
     manifest = (GOLDEN / "gke_evaluate.txt").read_text()
     assert "--worker=$JOB_COMPLETION_INDEX/16 --output=/runs/evaluation/oxe\n" in manifest
     assert "--merge --output=/runs/evaluation/oxe\n" in manifest

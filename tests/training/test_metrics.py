@@ -1,6 +1,7 @@
 """Where the time of a run went: shares, what a kill cost, and the goodput of all its processes together."""
 
 import json
+import os
 import resource
 
 import pytest
@@ -72,6 +73,21 @@ def test_tensorboard_has_every_number(tmp_path):
         (5, "loss", 0.5),
         (5, "time/step", 0.25),
     ]
+
+
+def test_what_is_synchronised_is_handed_to_the_disk(tmp_path, monkeypatch):
+    """A bucket that is mounted keeps an open file's bytes only then."""
+    synchronised = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synchronised.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    with MetricsLog(tmp_path, 0) as log:
+        log.write(1, {"loss": 0.5})
+        (events,) = (tmp_path / "tensorboard").iterdir()
+        log.write(2, {"loss": 0.25})
+        before = events.stat().st_size
+        log.sync()
+        assert synchronised == [str(tmp_path / "metrics.jsonl")]
+        assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+        assert events.stat().st_size > before
 
 
 def test_a_step_is_one_line_also_where_a_kill_came_between(tmp_path):

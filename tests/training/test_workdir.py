@@ -1,11 +1,23 @@
 """A workdir belongs to one configuration, and says what is wrong with it."""
 
+import errno
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
-from ebt_jax.training.workdir import check_workdir, claim_workdir, compare_workdir
+from ebt_jax.training import workdir
+from ebt_jax.training.workdir import check_workdir, claim_workdir, compare_workdir, hold_workdir
+
+HOLD = """
+import pathlib, sys, time
+from ebt_jax.training.workdir import hold_workdir
+with hold_workdir(pathlib.Path(sys.argv[1])):
+    print("holding", flush=True)
+    time.sleep(100)
+"""
 
 
 def test_a_key_that_has_its_default_is_no_difference(tmp_path, tiny_config):
@@ -50,3 +62,34 @@ def test_a_workdir_that_another_run_claimed_meanwhile_is_refused(tmp_path, tiny_
     claim_workdir(tmp_path, {**tiny_config, "seed": 7})
     with pytest.raises(ValueError, match="1 differences:\n  seed: there 7, now 0"):
         claim_workdir(tmp_path, tiny_config)
+
+
+def test_a_workdir_has_one_run_at_a_time(tmp_path, monkeypatch):
+    """The second is told who the first is, and may begin once that has ended, by a kill too."""
+    monkeypatch.setattr(workdir, "LOCK_SECONDS", 0.2)
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "holding\n"
+        with (
+            pytest.raises(ValueError, match=rf"one run at a time, got one that process {first.pid} on .* is running"),
+            hold_workdir(tmp_path),
+        ):
+            pass
+        first.kill()
+        first.wait()
+        for _ in range(2):
+            with hold_workdir(tmp_path):
+                pass
+
+
+def test_where_there_are_no_locks_that_is_said(tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(workdir.fcntl, "flock", refuse)
+    with hold_workdir(tmp_path):
+        assert "cannot be locked ([Errno 37] No locks available)" in caplog.text
+
+
+def test_a_folder_that_cannot_hold_a_lock_is_named(tmp_path):
+    with pytest.raises(OSError, match="workdir must be a folder that can be written, got .*missing"), hold_workdir(tmp_path / "missing"):
+        pass
