@@ -5,7 +5,7 @@
     python -m ebt_jax.evaluate --policy=runs/pusht --suite=pusht --episodes=100 --seed=0 --output=runs/pusht/evaluation
 
 The energy-score objective keeps both ways around the block, where the paper's squared error averages them (variant :mse).
-:equilibrium trains faster and wants about ten descent steps. :cpu is sized for two cores and about 10 minutes, :debug for one minute.
+:equilibrium trains faster and takes five descent steps. :cpu is sized for two cores and 10 to 13 minutes, :debug for one minute.
 Scores, hardware and hours: docs/results.md.
 """
 

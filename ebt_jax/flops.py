@@ -69,7 +69,8 @@ def _equation(equation: core.JaxprEqn) -> int:
     if name == "conv_general_dilated":
         kernel = _shape(equation.invars[1])
         outputs = params["dimension_numbers"].rhs_spec[0]
-        return 2 * math.prod(_shape(equation.outvars[0])) * math.prod(kernel) // kernel[outputs]
+        # A strided convolution's gradient is one of an image with zeros between its numbers, which nobody multiplies.
+        return 2 * math.prod(_shape(equation.outvars[0])) * math.prod(kernel) // kernel[outputs] // math.prod(params["lhs_dilation"])
     if name == "scan":
         return params["length"] * _count(params["jaxpr"].jaxpr)
     if name == "while":

@@ -290,6 +290,7 @@ def minimize_energy_until(
     limit: Int[Array, ""] | None = None,
     step_size: Float[Array, ""] | float | None = None,
     final_step: Bool[Array, ""] | bool = False,
+    must_move: Bool[Array, " b"] | bool = False,
 ) -> tuple[Float[Array, "b h a"], MCMCTrace]:
     """Descends each sample until its own |dE/da| < `tolerance`, at most `max_steps` updates, in one `lax.while_loop`.
 
@@ -303,6 +304,7 @@ def minimize_energy_until(
       min_energy_drop: a sample rests, too, where the step before lowered its E by less.
       min_step_length: and where the next one would move it by less (root mean square over the chunk).
       limit: the cap, at most `max_steps`; an array, so that a new value does not recompile. Schedules run over it.
+      must_move: samples that take their first step whatever the rules say of it, as noise must, which is no answer.
     """
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1, got {max_steps}.")
@@ -324,6 +326,7 @@ def minimize_energy_until(
         moved, energy, gradient_norm = mcmc_step(energy_fn, loop.state, settings, step, jnp.broadcast_to(cap, (batch,)), alpha, None)
         length = chunk_norm(moved.actions - loop.state.actions) / jnp.sqrt(entries).astype(actions.dtype)
         small = (gradient_norm < tolerance) | (loop.energy - energy < min_energy_drop) | (length < min_step_length)
+        small &= ~(jnp.asarray(must_move) & (loop.i == 0))
         active = loop.active & (~small | final_step)
         state = _where(active, moved, loop.state)
         trace = MCMCTrace(

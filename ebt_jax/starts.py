@@ -6,6 +6,9 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ebt_jax.types import Descent, Keys, Sample
 
+_STREAM = 0x737461
+"""Others' keys are folded with it first: `split(key)[i]` is `fold_in(key, i)`, and a sampler splits its own."""
+
 
 def repeat(tree: PyTree, num_starts: int) -> PyTree:
     """Every row `num_starts` times, beside itself."""
@@ -14,7 +17,8 @@ def repeat(tree: PyTree, num_starts: int) -> PyTree:
 
 def start_keys(keys: Keys, num_starts: int) -> Key[Array, " bm"]:
     """[b] -> [b m]: a sample's first start draws from its own key, so that one start is the answer without starts."""
-    others = jax.vmap(lambda m: jax.vmap(jax.random.fold_in, (0, None))(keys, m))(jnp.arange(1, num_starts))
+    fold = jax.vmap(jax.random.fold_in, (0, None))
+    others = jax.vmap(lambda m: fold(fold(keys, _STREAM), m))(jnp.arange(1, num_starts))
     return jnp.moveaxis(jnp.concatenate([keys[None], others]), 0, 1).reshape(-1)
 
 

@@ -35,6 +35,16 @@ def test_a_sample_rests_where_the_next_step_would_be_too_short():
         assert trace.num_steps[row] == np.argmax(lengths < 1e-2)
 
 
+def test_who_must_move_takes_the_first_step_and_no_other():
+    """Noise on flat ground, or before steps that are all too short, would be an answer otherwise."""
+    must = jnp.array([True, False, True])
+    for rule in ({"tolerance": 1e9}, {"min_step_length": 1e9}):
+        actions, trace = until(**rule, must_move=must)
+        np.testing.assert_array_equal(trace.num_steps, [1, 0, 1])
+        np.testing.assert_allclose(actions, jnp.where(must[:, None, None], (1 - ALPHA) * START, START), rtol=1e-6)
+    np.testing.assert_array_equal(until(tolerance=0.1, must_move=must)[1].num_steps[1:], until(tolerance=0.1)[1].num_steps[1:])
+
+
 def test_the_look_that_finds_rest_stands_in_the_trace_and_later_ones_do_not():
     _, trace = until(tolerance=0.1)
     for row, steps in enumerate(np.asarray(trace.num_steps)):

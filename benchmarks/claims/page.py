@@ -39,8 +39,8 @@ price: [confirmation/{scale}.md](../benchmarks/results/claims/confirmation/{scal
 **How far it reaches.** Small networks, state observations, minutes of training on CPU cores. What holds here may not hold at a thousand
 times the size, and what fails here may not fail there: the paper trains for 900,000 updates, at the smallest of these budgets `ebt-paper`
 for {updates}. PushT is the task that settings were tuned on, with more trials for some contestants than for others (`equilibrium`, `flow`
-and `ebt-energy-score` had five to seven, the paper's two three together); nobody tuned on the Meta-World tasks, whose ten demonstrations
-come from a script. Parameters: {parameters}.
+and `ebt-energy-score` had five to seven before the freeze, the paper's two three together); nobody tuned on the Meta-World tasks, whose
+ten demonstrations come from a script. Parameters: {parameters}.
 
 **How to read it.** PushT is scored by the best coverage / 0.95, Meta-World by success. Columns are task and core-minutes of training
 (operations, equal for all). Differences are paired, intervals Student's over trainings (95 %), so that three trainings give wide ones.
@@ -58,7 +58,7 @@ This page is written by `python -m benchmarks.claims.render --phase=confirmation
 SCORES = """\
 ## Scores, and what a chunk costs
 
-{caption} Latencies were taken beside other work{load}: compare the operations. The last three are energies without their energy."""
+{caption} Latencies were taken beside other work{load}: compare the operations. The last rows, from `equilibrium-field` on, are the same objectives on networks without an energy."""
 
 HEADLINE_CAPTION = "Mean score (lowest to highest training), and what a chunk of actions costs on a CPU."
 

@@ -12,8 +12,9 @@ resample candidates by exp(-E), add noise, shrink the noise, keep the best.
 
 Assumes that the negatives cover what E must exclude, and that actions lie in the box. With uniform negatives alone the optimum is
 E = -log p(a | o) up to a function of o, several modes included; a uniform draw hardly ever lies near the demonstrations of a chunk of
-many numbers, which is why Langevin negatives are needed. With those the gradient is about that of maximum likelihood, as good as
-the chains have mixed.
+many numbers, which is why Langevin negatives are needed. Those are drawn from what is learnt, and counted as if they were not: with them
+alone, and chains at temperature t = noise_scale^2 that have mixed, the optimum is E = -t / (1 + t) log p(a | o), and the chain's samples
+follow p^(1 / (1 + t)): for noise_scale 1 the square root of p, which is wider than p, and for .1 nearly p.
 """
 
 import dataclasses

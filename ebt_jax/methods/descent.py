@@ -84,6 +84,7 @@ class Steered:
             limit=descent.max_steps,
             step_size=self.step_size(params, descent.max_steps),
             final_step=own,
+            must_move=~jnp.all(descent.given | descent.held, axis=(1, 2)),
         )
         actions, path = placed(actions), jax.vmap(placed)(trace.actions)
         if isinstance(self.model, VectorModel):

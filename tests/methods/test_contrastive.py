@@ -79,6 +79,20 @@ def test_info_nce_learns_minus_log_p():
     np.testing.assert_allclose(jax.nn.softmax(-learn()), p, atol=1e-3)
 
 
+def test_negatives_drawn_from_what_is_learnt_leave_a_fraction_of_minus_log_p():
+    """Three actions, one negative from exp(-E / t): -E = t / (1 + t) log p, so that the draws follow p^(1 / (1 + t)); here t = 1."""
+    p = jnp.array([0.1, 0.3, 0.6])
+    draws = np.array(list(itertools.product(range(3), repeat=2)))
+
+    def loss(energy):
+        weight = p[draws[:, 0]] * jax.lax.stop_gradient(jax.nn.softmax(-energy))[draws[:, 1]]
+        return jnp.sum(weight * contrast(energy[draws.T]))
+
+    step = lambda _, energy: energy - jax.grad(loss)(energy)
+    learnt = jax.nn.softmax(-jax.lax.fori_loop(0, 2000, step, jnp.zeros(3)))
+    np.testing.assert_allclose(learnt, jnp.sqrt(p) / jnp.sqrt(p).sum(), atol=1e-3)
+
+
 def test_uniform_draws_fill_the_box():
     numbers = np.asarray(uniform(keys(2000), (2, 3), 1.5))
     np.testing.assert_allclose([numbers.min(), numbers.max(), numbers.var()], [-1.5, 1.5, 1.5**2 / 3], rtol=0.03)

@@ -124,3 +124,13 @@ def narrow_loss(make_specs, make_batch, gradient, steps, step_size=0.5):
     start = time.process_time()
     size = temporaries(lambda *arguments: method.loss(*arguments)[0], params, batch, keys)
     return size, time.process_time() - start
+
+
+def test_zeros_between_the_numbers_of_a_strided_gradient_are_no_operations():
+    """3 x 3, 8 to 8 channels, every other pixel of 32 x 32: the gradient in the image takes what the convolution took."""
+    image, kernel = jnp.zeros((1, 32, 32, 8)), jnp.zeros((3, 3, 8, 8))
+    convolve = lambda image: jax.lax.conv_general_dilated(image, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    forward = count_flops(convolve, image)
+    assert forward == 2 * (16 * 16 * 8) * (3 * 3 * 8)
+    _, back = jax.vjp(convolve, image)
+    assert count_flops(back, jnp.zeros((1, 16, 16, 8))) == forward
