@@ -166,7 +166,7 @@ HEADLINE = (
     "equilibrium-field/5",
     "generator/1",
 )
-"""Every contestant, as it is mostly asked, and few steps of the baselines; the last, from `equilibrium-field` on, are energies without their energy."""
+"""Every contestant, as it is mostly asked, and few steps of the baselines; energies without their energy come last."""
 
 
 class Held(NamedTuple):

@@ -58,7 +58,8 @@ This page is written by `python -m benchmarks.claims.render --phase=confirmation
 SCORES = """\
 ## Scores, and what a chunk costs
 
-{caption} Latencies were taken beside other work{load}: compare the operations. The last rows, from `equilibrium-field` on, are the same objectives on networks without an energy."""
+{caption} Latencies were taken beside other work{load}: compare the operations. The last rows, from
+`equilibrium-field` on, are the same objectives on networks without an energy."""
 
 HEADLINE_CAPTION = "Mean score (lowest to highest training), and what a chunk of actions costs on a CPU."
 
