@@ -4,7 +4,6 @@ import dataclasses
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 from quadratic import SCALE, A, H, keys, observe, quadratic_policy, without_energy
@@ -12,6 +11,7 @@ from quadratic import SCALE, A, H, keys, observe, quadratic_policy, without_ener
 from ebt_jax.artifact import export_policy, load_artifact
 from ebt_jax.calibration import Calibration
 from ebt_jax.proposals import rank_proposals
+from ebt_jax.starts import start_keys
 from ebt_jax.types import Observation
 from ebt_jax.uncertainty import Doubt
 
@@ -75,7 +75,7 @@ def test_the_command_ranks_proposals_of_a_file(policy, tmp_path):
 def test_doubt_is_of_the_answer_and_of_its_other_starts(policy):
     observation, key = observe(CENTERS), keys(policy, 3)
     found = policy.doubt(observation, key, num_starts=2, references=REFERENCES)
-    other = jax.vmap(jax.random.fold_in, (0, None))(key, 1)
+    other = start_keys(key, 2)[1::2]
     answers = np.stack([policy.sample_actions(observation, k).actions for k in (key, other)])
     energy = heights(answers)
     np.testing.assert_allclose(found.energy_drop, 15 * energy.mean(0), rtol=1e-4)  # 16 x as high at the start

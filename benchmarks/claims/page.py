@@ -227,8 +227,10 @@ def foreseen(told: Mapping[tuple[str, str], Mapping[Place, Foretold]], whole: bo
         return WAITING, ""
 
     def named(verdict: str) -> str:
-        found = [(who, place) for (who, place), one in judged.items() if one.said == verdict]
-        return "; ".join(f"`{name}`, {WORDS[statistic]} ({suite}, {budget})" for (name, statistic), (suite, budget) in found)
+        found = [(*who, *place, float(np.mean(one.chances))) for (who, place), one in judged.items() if one.said == verdict]
+        return "; ".join(
+            f"`{name}`, {WORDS[statistic]} ({suite}, {budget}: AUROC {chance:.2f})" for name, statistic, suite, budget, chance in found
+        )
 
     right, wrong = named("better"), named("worse")
     count = f"{len(judged)} looked at, of which chance calls one in forty better"

@@ -171,7 +171,7 @@ def test_ten_failures_and_ten_successes_say_something(shown, tmp_path):
         write_json(result_path(tmp_path, cell, tree["trial"]), tree)
     finished = sort_out(settings, "confirmation", "small", read_results(tmp_path, "confirmation"))
     section = foresight_section(settings, finished, "small")
-    assert "foretell failure: **some do so far** (`ebt-mse`, energy (pusht, 2); 1 looked at" in section
+    assert "foretell failure: **some do so far** (`ebt-mse`, energy (pusht, 2: AUROC 1.00); 1 looked at" in section
     assert "lies between 1.00 and 1.00." in section
     assert [line for line in section.splitlines() if line.startswith("| `ebt-mse`")] == [
         "| `ebt-mse`, energy | 1.00 (1.00 to 1.00) |",
