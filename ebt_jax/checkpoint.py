@@ -167,7 +167,7 @@ class Checkpoints:
             raise self._damaged(step, f"its {name!r} cannot be read: {_first_line(error)}") from error
         wrong = altered_arrays(self.assets(step), name, tree)
         if wrong:
-            raise self._damaged(step, f"changed since it was saved: {_some([f'{name}/{path}' for path in wrong])}")
+            raise self._damaged(step, _altered([f"{name}/{path}" for path in wrong]))
         return tree
 
     def assets(self, step: int) -> Assets:
@@ -181,7 +181,7 @@ class Checkpoints:
         except (KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise self._damaged(step, f"its assets cannot be read: {_first_line(error)}") from error
         if wrong:
-            raise self._damaged(step, f"changed since it was saved: {_some([f'assets/{file}' for file in wrong])}")
+            raise self._damaged(step, _altered([f"assets/{file}" for file in wrong]))
         return today
 
     def check(self) -> None:
@@ -252,12 +252,12 @@ class Checkpoints:
         try:
             assets = self._manager.restore(step, args=ocp.args.Composite(assets=RestoreAssets()))["assets"]
             if wrong := altered_files(assets):
-                return f"changed since it was saved: {_some([f'assets/{file}' for file in wrong])}"
+                return _altered([f"assets/{file}" for file in wrong])
             for name in ("params", "ema_params", "training"):
                 metadata = self._manager.item_metadata(step)[name]
                 like = jax.tree.map(_on_this_device, metadata.tree if hasattr(metadata, "tree") else metadata)
                 if wrong := altered_arrays(assets, name, self._read(step, name, like)):
-                    return f"changed since it was saved: {_some([f'{name}/{path}' for path in wrong])}"
+                    return _altered([f"{name}/{path}" for path in wrong])
         except Exception as error:
             return f"cannot be read: {type(error).__name__}: {_first_line(error)}"
         return ""
@@ -322,6 +322,10 @@ def tree_differences(expected: PyTree, found: PyTree) -> list[str]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _altered(names: list[str]) -> str:
+    return f"changed since it was saved: {_some(names)}"
 
 
 def _some(names: list[str], most: int = 5) -> str:
