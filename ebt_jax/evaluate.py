@@ -320,8 +320,8 @@ def _going_on_later(unfinished: Any) -> Iterator[None]:
         with termination_requested(at_once=True):
             yield
     except Interrupted as interruption:
-        kept = f"{len(unfinished.kept)} episodes are in {unfinished.path}; start the same command again to go on"
-        raise Interrupted(kept) from interruption
+        kept = f"{len(unfinished.kept)} episodes are in {unfinished.path}" if unfinished.kept else "no episode was finished"
+        raise Interrupted(f"{kept}; start the same command again to go on") from interruption
 
 
 def _stopping(policy: Any, batch_size: int) -> Any:

@@ -41,13 +41,14 @@ class MCMC:
       num_steps: K, steps of the chain.
       extra_steps: in training each sample takes K + uniform{0..extra_steps} steps (`draw_num_steps`).
       step_size: alpha for an energy summed over the chunk (about 1; a mean over h x a wants h x a times as much).
-      step_schedule, step_end: alpha_i goes from step_size towards step_size x step_end.
+      step_schedule, step_end: alpha_i goes from step_size towards step_size x step_end, "linear" or "cosine"; "constant" stays.
       step_size_jitter: s >= 1; in training alpha_i is multiplied by U[1/s, s], drawn per sample and step.
       energy_temperature: T; where positive, alpha_i is multiplied by exp(E) / T, with E at the look-ahead point, so that
         chunks of high energy move further. For energies of about 1 (a mean over the chunk). 0 leaves it out.
       momentum: mu in [0, 1); the gradient is taken at the look-ahead point.
       action_norm: divides a chunk by its own root mean square before the "first" or "every" step; "off" leaves it. Under "every",
-        only chunks whose RMS is 1 can be fixed points, so a small gradient does not say that the descent has converged.
+        only chunks whose RMS is 1 can be fixed points, so a small gradient does not say that the descent has converged. What a warm
+        start gives is divided likewise.
       noise_start, noise_end, noise_schedule: standard deviation added before each step in training.
       stop_gradient: no gradient between steps (every step learns alone); False unrolls the whole chain.
       stop_gradient_velocity: the same for the velocity that momentum carries.
@@ -84,6 +85,7 @@ class MCMC:
             ("extra_steps", self.extra_steps >= 0, "be at least 0"),
             ("step_size", self.step_size > 0, "be positive"),
             ("step_end", self.step_end > 0, "be positive"),
+            ("step_end", self.step_end == 1 or self.step_schedule != "constant", "be 1 where step_schedule is 'constant'"),
             ("step_size_jitter", self.step_size_jitter >= 1, "be at least 1"),
             ("energy_temperature", self.energy_temperature >= 0, "be at least 0"),
             ("momentum", 0 <= self.momentum < 1, "lie in [0, 1)"),

@@ -49,6 +49,17 @@ def test_momentum_is_nesterov_on_a_quadratic():
     np.testing.assert_allclose(actions, a, atol=1e-5)
 
 
+@pytest.mark.parametrize("mu", [0.0, 0.5, 0.9])
+def test_a_quadratic_is_stable_up_to_the_curvature_that_the_docs_say(mu):
+    """c alpha < (2 + 2 mu) / (1 + 2 mu): at 98 % of it the descent comes to rest, at 102 % it runs away."""
+    limit = (2 + 2 * mu) / (1 + 2 * mu)
+    for part, rests in ((0.98, True), (1.02, False)):
+        settings = MCMC(num_steps=400, step_size=part * limit, momentum=mu)
+        actions, _ = minimize_energy(quadratic(jnp.zeros(SHAPE)), start(), settings)
+        ratio = float(jnp.linalg.norm(actions) / jnp.linalg.norm(start()))
+        assert (ratio < 0.1) if rests else (ratio > 10)
+
+
 def test_step_schedule_shrinks_the_steps():
     """On E = sum a, whose gradient is 1, each step moves by alpha_i exactly."""
     settings = MCMC(num_steps=4, step_size=1.0, step_schedule="linear", step_end=0.0001)
@@ -291,6 +302,7 @@ def test_until_takes_the_same_steps_as_the_scan():
     [
         ("num_steps", 0),
         ("step_size", 0.0),
+        ("step_end", 0.5),
         ("momentum", 1.0),
         ("step_size_jitter", 0.5),
         ("noise_schedule", "sawtooth"),

@@ -177,8 +177,10 @@ def grippers(found: Sample) -> list[dict[str, Any]]:
     """For each gripper of the action: does the state's gripper go where the action says, 1 = open?
 
     `agreement` is the share of the movements of the state's gripper (more than 2 % of its range within `steps` steps, a tenth of a
-    second) that go towards the side of 1/2 on which the action is when they begin. Where the state has no gripper, `starts_open` is
-    all there is: most demonstrations begin with an open hand.
+    second) that go towards the side of 1/2 on which the action is when they begin. `repeats` is the share of the action's changes at
+    which the state, each taken over its own range, is the same number before and after: such an action was read off the state, so
+    that it says nothing of the steps after it. Where the state has no gripper, `starts_open` is all there is: most demonstrations begin
+    with an open hand.
     """
     spec, results = found.spec, []
     names = [dimension.name for dimension in spec.action if dimension.kind == "gripper"]
@@ -186,10 +188,11 @@ def grippers(found: Sample) -> list[dict[str, Any]]:
         if dimension.kind != "gripper":
             continue
         prefix = dimension.name.removesuffix("gripper") if len(names) > 1 else ""
-        moved, agreed, lag = 0, 0, max(1, round(0.1 * (spec.control_rate_hz or 10)))
+        moved, agreed, changed, same, lag = 0, 0, 0, 0, max(1, round(0.1 * (spec.control_rate_hz or 10)))
         openings = [opening(spec, episode.proprio, prefix) for episode in found.episodes]
         measured = [values for values in openings if values is not None]
-        span = float(np.ptp(np.concatenate(measured))) if measured else 0.0
+        least, span = _range(measured)
+        low, reach = _range([episode.actions[:, at] for episode in found.episodes])
         for episode, values in zip(found.episodes, openings, strict=True):
             if values is None or len(values) <= lag or span == 0:
                 continue
@@ -197,8 +200,13 @@ def grippers(found: Sample) -> list[dict[str, Any]]:
             moves = (np.abs(change) > 0.02 * span) & (np.abs(side) > 0.1)
             moved += int(moves.sum())
             agreed += int((change[moves] * side[moves] > 0).sum())
+            if reach > 0:
+                said, is_open = (episode.actions[:, at] - low) / reach, (values - least) / span
+                changes, equal = np.abs(np.diff(said)) > 0.02, np.abs(said - is_open) < 0.005
+                changed += int(changes.sum())
+                same += int((changes & equal[:-1] & equal[1:]).sum())
         starts_open = float(np.mean([episode.actions[0, at] > 0.5 for episode in found.episodes]))
-        agreement = agreed / moved if moved else None
+        agreement, repeats = agreed / moved if moved else None, same / changed if changed else 0.0
         results.append(
             {
                 "name": dimension.name,
@@ -206,8 +214,9 @@ def grippers(found: Sample) -> list[dict[str, Any]]:
                 "steps": lag,
                 "moves": moved,
                 "agreement": agreement,
+                "repeats": repeats,
                 "starts_open": starts_open,
-                "verdict": _verdict(bool(measured), moved, agreement, starts_open),
+                "verdict": _verdict(bool(measured), moved, agreement, repeats, starts_open),
             }
         )
     return results
@@ -229,8 +238,16 @@ def opening(spec: DatasetSpec, proprio: Float[np.ndarray, "t p"], prefix: str = 
     return -values if "closed" in named[hands[0]] else values
 
 
-def _verdict(in_state: bool, moved: int, agreement: float | None, starts_open: float) -> str:
+def _range(columns: Sequence[Float[np.ndarray, " t"]]) -> tuple[float, float]:
+    """The smallest number, and how far above it the largest lies."""
+    numbers = np.concatenate(columns) if columns else np.zeros(1)
+    return float(numbers.min()), float(np.ptp(numbers))
+
+
+def _verdict(in_state: bool, moved: int, agreement: float | None, repeats: float, starts_open: float) -> str:
     if agreement is not None and moved >= 10:
+        if repeats >= 0.7:
+            return f"REPEATS THE STATE: at {100 * repeats:.0f} % of its changes it is what the state says at the same step, so it commands nothing"
         if agreement >= 0.7:
             return f"agrees with the state: {100 * agreement:.0f} % of {moved} movements go where the action says"
         if agreement <= 0.3:
@@ -288,7 +305,8 @@ def _language(found: Sample) -> dict[str, Any]:
 
 def warnings(tree: Mapping[str, Any]) -> list[str]:
     """What a person should look at before training, one sentence each."""
-    found = [f"gripper {hand['name']!r} {hand['verdict']}" for hand in tree["gripper"] if "nverted" in hand["verdict"].lower()]
+    wrong = ("may be inverted", "LOOKS INVERTED", "REPEATS THE STATE")
+    found = [f"gripper {hand['name']!r} {hand['verdict']}" for hand in tree["gripper"] if hand["verdict"].startswith(wrong)]
     found += [f"gripper {hand['name']!r} is {hand['verdict']}" for hand in tree["gripper"] if hand["verdict"].startswith("unclear")]
     for part in ("action", "proprio"):
         rows: list[Mapping[str, Any]] = tree[part]

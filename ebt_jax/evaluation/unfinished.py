@@ -30,6 +30,8 @@ def unfinished_path(folder: pathlib.Path, shard: tuple[int, int] | None) -> path
 class Unfinished:
     """The file of one evaluation. It is closed between two episodes: buckets that are mounted keep a file when it is closed.
 
+    Nothing is written before the first episode: an evaluation that is refused, or stopped before that, leaves what was there.
+
     Attributes:
       kept: the finished episodes, one each: those of an earlier process under the same conditions, and what was added.
     """
@@ -37,23 +39,27 @@ class Unfinished:
     def __init__(self, path: pathlib.Path, conditions: Mapping[str, Any]) -> None:
         """`conditions`: all that an episode's result, its latency and its film depend on; what is in `LEFT_OUT` does not count.
 
-        Raises OSError where nothing can be written.
+        Raises OSError where what is there cannot be read.
         """
         self.path = path
         conditions = {name: value for name, value in conditions.items() if name not in LEFT_OUT}
-        head = json.dumps({"conditions": conditions})
-        first, *lines = (path.read_text().splitlines() if path.exists() else []) or [head]
-        self.kept = _kept(lines) if first == head else []
+        self._head = json.dumps({"conditions": conditions})
+        first, *lines = (path.read_text().splitlines() if path.exists() else []) or [self._head]
+        self.kept = _kept(lines) if first == self._head else []
+        self._begun = False
         if self.kept:
             logging.info("going on with %s: %d episodes are finished", path, len(self.kept))
-        elif first != head:
+        elif first != self._head:
             logging.warning("beginning anew: %s was measured under other conditions (%s).", path, _differing(first, conditions))
-        write_whole(path, "".join(line + "\n" for line in (head, *map(_line, self.kept))))
 
     def add(self, episode: Rollouts) -> None:
-        """Puts one episode on disk. Raises OSError where that fails."""
-        with self.path.open("a") as file:
-            file.write(_line(episode) + "\n")
+        """Puts one episode on disk; the first begins the file, without what cannot be used of an earlier one. Raises OSError where that fails."""
+        if self._begun:
+            with self.path.open("a") as file:
+                file.write(_line(episode) + "\n")
+        else:
+            write_whole(self.path, "".join(line + "\n" for line in (self._head, *map(_line, (*self.kept, episode)))))
+        self._begun = True
         self.kept.append(episode)
 
     def remove(self) -> None:

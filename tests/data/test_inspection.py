@@ -27,15 +27,18 @@ SPEC = dataclasses.replace(
 )
 
 
-def episode(number: int, inverted: bool = False, black: bool = False, opening: bool = True) -> dict:
-    """Thirty steps: x moves by `number`, y never does; the gripper opens and closes every ten steps, its state follows a step behind."""
+def episode(number: int, inverted: bool = False, black: bool = False, opening: bool = True, repeats: bool = False) -> dict:
+    """Thirty steps: x moves by `number`, y never does; the gripper opens and closes every ten steps, its state follows a step behind.
+
+    With `repeats` the action is the state's.
+    """
     steps = np.arange(30)
     said = ((steps // 10 + number) % 2).astype(np.float32)
     follows = np.concatenate([said[:1], said[:-1]])
     follows = np.convolve(np.concatenate([np.full(2, follows[0]), follows]), np.ones(3) / 3, "valid")
     level = 0 if black else 100
     return {
-        "action": np.stack([np.full(30, 0.1 * number), np.zeros(30), said], 1).astype(np.float32),
+        "action": np.stack([np.full(30, 0.1 * number), np.zeros(30), follows if repeats else said], 1).astype(np.float32),
         "observation/state": np.stack([steps, (1 - follows if inverted else follows) if opening else 0 * said], 1).astype(np.float32),
         "observation/image": [simplejpeg.encode_jpeg(np.full((8, 8, 3), level, np.uint8)) for _ in steps],
         "language_instruction": [b"" if number == 2 else b"open it"] * 30,
@@ -79,6 +82,7 @@ def test_numbers_of_the_whole_dataset(found) -> None:
     [
         ({}, "agrees with the state: 100 %"),
         ({"inverted": True}, "LOOKS INVERTED: only 0 %"),
+        ({"repeats": True}, "REPEATS THE STATE: at 100 % of its changes"),
         ({"opening": False}, "not checked: the state's gripper moves in 0 steps only; 50 % of the episodes begin open"),
     ],
 )

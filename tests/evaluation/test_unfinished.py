@@ -89,6 +89,21 @@ def test_under_other_conditions_all_begins_anew(
     Unfinished(path, CONDITIONS).add(episode(0))
     if first is not None:
         path.write_text("\n".join([first, *path.read_text().splitlines()[1:]]) if first else "")
-    assert Unfinished(path, {**CONDITIONS, "seed": 1, "worker": "x"}).kept == []
+    before = path.read_bytes()
+    others = {**CONDITIONS, "seed": 1, "worker": "x"}
+    one = Unfinished(path, others)
+    assert one.kept == []
     assert words in caplog.text
-    assert len(path.read_text().splitlines()) == 1
+    assert path.read_bytes() == before  # until the first episode: a start that is refused costs nobody's
+    one.add(episode(1))
+    assert json.loads(path.read_text().splitlines()[0]) == {"conditions": {key: others[key] for key in ("seed", "tasks", "worker")}}
+    assert Unfinished(path, others).kept == [episode(1)]
+
+
+def test_before_its_first_episode_nothing_is_there(tmp_path: pathlib.Path) -> None:
+    path = unfinished_path(tmp_path, None)
+    one = Unfinished(path, CONDITIONS)
+    assert not path.exists()
+    one.remove()
+    one.add(episode(0))
+    assert Unfinished(path, CONDITIONS).kept == [episode(0)]
