@@ -29,7 +29,7 @@ def markdown() -> str:
     lines += ["", f"## {len(refused)} not for control", "", "A run that names one is refused with the reason.", ""]
     lines += _table(("dataset", "robot", "Hz", "stored action", "cameras", "why not", "sources"), map(_refused, refused))
     lines += ["", "## Mixtures by name", ""]
-    lines += _table(("mixture", "datasets"), ((f"`{name}`", str(len(mixture))) for name, mixture in MIXTURES.items()))
+    lines += _table(("mixture", "datasets", "refused, and the mixture with them"), map(_mixture, MIXTURES))
     lines += ["", "## Sources", ""]
     lines += [f"- {name}: {meaning}" for name, meaning in SOURCES.items()]
     return "\n".join(lines) + "\n"
@@ -54,6 +54,11 @@ def _row(record: Record) -> tuple[str, ...]:
         + (" + embedding" if record.embedding else ""),
         _sources(record),
     )
+
+
+def _mixture(name: str) -> tuple[str, ...]:
+    without = [dataset for dataset in MIXTURES[name] if RECORDS[dataset].not_for_control]
+    return f"`{name}`", str(len(MIXTURES[name])), ", ".join(without)
 
 
 def _refused(record: Record) -> tuple[str, ...]:
