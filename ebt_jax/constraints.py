@@ -7,8 +7,9 @@ A constraint gives each chunk a number: 0 where it is kept, growing with the squ
 With the scale of the policy's actions as `unit` (`policy.action_normalizer.scale`) a constraint of weight 1 has curvature 1 at most, like
 a learnt energy that steps of size 1 descend. All curvatures together must stay below 2 / step size, or the descent is not stable; with
 momentum mu below (2 + 2 mu) / (1 + 2 mu) / step size. The step size is the one that is taken: `equilibrium` takes travel / (scale x steps),
-and exp(E) / T multiplies it under `mcmc.energy_temperature`. Begin with weights of .5 in sum, and more steps. A penalty is a slope and not a wall: the answer settles where it and E are in balance, nearer
-to the limit the greater the weight. What must never be left, the spec's limits, the policy clips besides.
+and exp(E) / T multiplies it under `mcmc.energy_temperature`. Begin with weights of .5 in sum, and more steps. A penalty is a slope and not
+a wall: the answer settles where it and E are in balance, nearer to the limit the greater the weight. What must never be left, the spec's
+limits, the policy clips besides.
 """
 
 from collections.abc import Callable, Sequence

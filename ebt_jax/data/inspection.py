@@ -247,7 +247,7 @@ def _range(columns: Sequence[Float[np.ndarray, " t"]]) -> tuple[float, float]:
 def _verdict(in_state: bool, moved: int, agreement: float | None, repeats: float, starts_open: float) -> str:
     if agreement is not None and moved >= 10:
         if repeats >= 0.7:
-            return f"REPEATS THE STATE: at {100 * repeats:.0f} % of its changes it is what the state says at the same step, so it commands nothing"
+            return f"REPEATS THE STATE: at {100 * repeats:.0f} % of its changes it is the state's of the same step, so it commands nothing"
         if agreement >= 0.7:
             return f"agrees with the state: {100 * agreement:.0f} % of {moved} movements go where the action says"
         if agreement <= 0.3:

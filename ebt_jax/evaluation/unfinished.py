@@ -53,7 +53,7 @@ class Unfinished:
             logging.warning("beginning anew: %s was measured under other conditions (%s).", path, _differing(first, conditions))
 
     def add(self, episode: Rollouts) -> None:
-        """Puts one episode on disk; the first begins the file, without what cannot be used of an earlier one. Raises OSError where that fails."""
+        """Puts one episode on disk; the first begins the file, without an earlier one's unusable lines. Raises OSError where that fails."""
         if self._begun:
             with self.path.open("a") as file:
                 file.write(_line(episode) + "\n")
