@@ -40,7 +40,7 @@ from ebt_jax.uncertainty import doubt, reference_energies, relative_energy
 METHODS = {
     "ebt-mse": ({"name": "ebt"}, MCMC(num_steps=2), 2),
     "ebt-energy-score": ({"name": "ebt", "objective": "energy_score"}, MCMC(num_steps=2), 2),
-    "equilibrium": ({"name": "equilibrium"}, MCMC(step_size=0.3), 5),
+    "equilibrium": ({"name": "equilibrium", "travel": 0.0}, MCMC(step_size=0.3), 5),
 }
 """Settings, descent, and steps of inference."""
 

@@ -65,7 +65,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.model = ConfigDict({"variant": "base", "cameras": ("primary",)})  # --config.model.vision=dinov2_small: docs/encoders.md
     config.method = ConfigDict({"name": "ebt", **settings_table()})  # --config.method.name=flow, --config.method.ebt.num_starts=2
-    config.method.update({"ebt": {"objective": "energy_score"}, "equilibrium": {"travel": 1.25}})
+    config.method.update({"ebt": {"objective": "energy_score"}})
     config.mcmc = ConfigDict({"num_steps": 2, "step_size": 1.0, "momentum": 0.0, "stop_gradient": True, "gradient": "saved"})
 
     config.optimizer = optimizer = ConfigDict()

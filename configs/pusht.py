@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.model = ConfigDict({"variant": "small", "cameras": (), "width": 256, "encoder_layers": 1, "decoder_layers": 4})
     config.method = ConfigDict({"name": "ebt", **settings_table()})  # --config.method.name=flow, --config.method.ebt.num_starts=2
-    config.method.update({"ebt": {"objective": "energy_score"}, "equilibrium": {"travel": 1.25}})
+    config.method.update({"ebt": {"objective": "energy_score"}})
     config.mcmc = ConfigDict({"num_steps": 2, "step_size": 1.0, "momentum": 0.0, "stop_gradient": True, "gradient": "saved"})
 
     config.optimizer = optimizer = ConfigDict()
@@ -65,7 +65,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "mse":
         config.method.update({"ebt": {"objective": "mse"}})
     if variant == "equilibrium":
-        config.method.name = "equilibrium"
+        config.method.update({"name": "equilibrium", "equilibrium": {"travel": 1.25}})
         config.sample_steps = 5
     if variant in ("cpu", "debug"):
         config.num_steps = 2_500 if variant == "cpu" else 60

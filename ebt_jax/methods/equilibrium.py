@@ -36,15 +36,15 @@ class Equilibrium(Tie):
       cutoff: where the truncated c begins to fall.
       scale: lambda, the gradient's size far from the data.
       travel: where positive, n steps of inference each have step size travel / (lambda n), whatever mcmc.step_size says. 1 suits up
-        to three steps, which then land on the data; 1.25 suits more, with one left to settle (docs/experiments.md). 0 uses
-        mcmc.step_size as it is.
+        to three steps, which then land on the data; 1.25 suits more, with one left to settle (docs/experiments.md). Under a rule that
+        lets samples rest n is the cap, so that they do before it only where travel is several times the way. 0 uses mcmc.step_size.
       head: "energy", or "vector" for the same field without an energy.
     """
 
     decay: str = "truncated"
     cutoff: float = 0.8
     scale: float = 1.0
-    travel: float = 0.0
+    travel: float = 1.0
     head: str = "energy"
 
     def __post_init__(self) -> None:

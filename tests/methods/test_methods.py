@@ -110,7 +110,7 @@ def test_energy_score_keeps_both_modes():
 
 def test_equilibrium_keeps_both_modes():
     """Truncated c, step size .3: ten steps reach .007 median, nobody in between, balance .84, all within .06."""
-    method = make_method({"name": "equilibrium"}, MCMC(step_size=0.3), MODEL)
+    method = make_method({"name": "equilibrium", "travel": 0.0}, MCMC(step_size=0.3), MODEL)
     params = bimodal.train(method, 4000)
     ten = bimodal.score(method, params, 10)
     assert ten.median <= 0.007
@@ -311,11 +311,11 @@ def test_steps_that_a_method_cannot_take_are_refused(settings, num_steps):
         method.sample(None, None, keys(1), num_steps)
 
 
-@pytest.mark.parametrize("name", ["ebt", "equilibrium"])
-def test_min_gradient_stops_each_sample_by_itself_with_the_steps_as_a_cap(name):
+@pytest.mark.parametrize("settings", [{"name": "ebt"}, {"name": "equilibrium", "travel": 0.0}])
+def test_min_gradient_stops_each_sample_by_itself_with_the_steps_as_a_cap(settings):
     """E = 0.5 |a - c|^2 per chunk: a start near c rests early, one that is far takes the whole cap."""
     quadratic = MODEL._replace(energy=lambda params, context, actions: 0.5 * jnp.sum((actions - context) ** 2, axis=(1, 2)))
-    method = make_method({"name": name}, MCMC(step_size=0.5, min_gradient=1e-3), quadratic)
+    method = make_method(settings, MCMC(step_size=0.5, min_gradient=1e-3), quadratic)
     context = jnp.full((2, *MODEL.action_shape), jnp.array([0.0, 1e6])[:, None, None])
     sample = method.sample(None, context, keys(2), 20)
     near, far = sample.num_steps
