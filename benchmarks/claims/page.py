@@ -58,10 +58,11 @@ This page is written by `python -m benchmarks.claims.render --phase=confirmation
 SCORES = """\
 ## Scores, and what a chunk costs
 
-{caption} Latencies were taken beside other work{load}: compare the operations. The last rows, from
-`equilibrium-field` on, are the same objectives on networks without an energy."""
+{caption} Latencies were taken beside other work{load}: compare the operations."""
 
-HEADLINE_CAPTION = "Mean score (lowest to highest training), and what a chunk of actions costs on a CPU."
+HEADLINE_CAPTION = """\
+Mean score (lowest to highest training), and what a chunk of actions costs on a CPU. `diffusion`, `flow` and `regression` have no energy;
+the last rows, from `equilibrium-field` on, are two of the energies' objectives on networks without one."""
 
 PRIMARY = """\
 ## The primary comparisons
