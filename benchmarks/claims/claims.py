@@ -107,7 +107,8 @@ CLAIMS = (
     ),
     Claim(
         "Energies recover from pushes that nobody demonstrated",
-        "PushT: at step 100 the block jumps 80 px away from wherever the agent is, at most a sixth of a turn to either side, and the score "
+        "PushT: at step 100 the block jumps 80 px away from wherever the agent is, at most a sixth of a turn to either side (where it "
+        "lands is cut to 100 to 400 px, so that a jump may be shorter, and a block that lay outside comes back in), and the score "
         "starts anew (an episode solved before keeps its 1). Meta-World: at step 10 the object jumps 3 cm, in a direction that is the "
         "initial state's; the score is success.",
         (

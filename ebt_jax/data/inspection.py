@@ -222,6 +222,10 @@ def grippers(found: Sample) -> list[dict[str, Any]]:
     return results
 
 
+PLACES = ("_x", "_y", "_z", "_qx", "_qy", "_qz", "_qw", "_roll", "_pitch", "_yaw")
+"""Ends of names that say where a gripper is, not how far open."""
+
+
 def opening(spec: DatasetSpec, proprio: Float[np.ndarray, "t p"], prefix: str = "") -> Float[np.ndarray, " t"] | None:
     """How far the state's gripper is open, in whatever unit it has; None where the state has none.
 
@@ -231,7 +235,8 @@ def opening(spec: DatasetSpec, proprio: Float[np.ndarray, "t p"], prefix: str = 
     fingers = [i for i, name in named.items() if "finger" in name]
     if fingers:
         return np.abs(proprio[:, fingers]).sum(axis=1)
-    hands = [i for i, name in named.items() if "gripper" in name or "opening" in name]
+    hands = [i for i, name in named.items() if ("gripper" in name or "opening" in name) and not name.endswith(PLACES)]
+    hands.sort(key=lambda i: "opening" not in named[i] and "width" not in named[i])
     if not hands:
         return None
     values = proprio[:, hands[0]]

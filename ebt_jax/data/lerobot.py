@@ -37,8 +37,9 @@ def lerobot(path: str, name: str = "", spec: DatasetSpec | None = None) -> Conve
     """The episodes of a LeRobot folder of version 2 or 3, with every vector and every camera.
 
     "observation.state" becomes observation/state, "observation.images.top" observation/top. The instruction is the task of an episode's
-    first row. Raises FileNotFoundError for a folder of something else, ValueError where no `spec` says what an action is, where the
-    rate that it states is not the folder's, or where a video lacks a row's frame; ImportError without pyarrow or PyAV.
+    first row; "actions", or several "action.*" side by side in the folder's order, are written as action. Raises FileNotFoundError for a
+    folder of something else, ValueError where it has no action or no `spec` says what one is, where the rate that the spec states is not
+    the folder's, or where a video lacks a row's frame; ImportError without pyarrow or PyAV.
     """
     folder = pathlib.Path(path)
     if not (folder / "meta" / "info.json").is_file():
@@ -56,13 +57,15 @@ def lerobot(path: str, name: str = "", spec: DatasetSpec | None = None) -> Conve
             f"version of a LeRobot folder must be 2 or 3, got {version} in {path}. Convert it with LeRobot's own scripts first."
         )
     features = {key: feature for key, feature in info["features"].items() if key not in BOOKKEEPING}
+    if not any(map(_is_action, features)):
+        raise ValueError(f"a LeRobot folder must have a feature action, actions or action.*, got {', '.join(features)} in {path}.")
     if spec is None:
         known = "; ".join(f"{ours(key)} {tuple(f['shape'])} {f.get('names') or ''}".rstrip() for key, f in features.items())
         raise refuse(path, f"a robot of type {info.get('robot_type')!r} and names without units or kinds", known)
     rate = float(info["fps"])
     if spec.control_rate_hz not in (None, rate):
         raise ValueError(f"control_rate_hz of the spec must be that of the data, {rate:g}, got {spec.control_rate_hz:g}. Correct the spec.")
-    names = [ours(key) for key in features]
+    names = [ours(key) for key in features if not _is_action(key)]
     if len(set(names)) != len(names):
         raise ValueError(f"features must keep distinct names, got {sorted(names)} of {sorted(features)}.")
     final = dataclasses.replace(
@@ -80,7 +83,11 @@ def lerobot(path: str, name: str = "", spec: DatasetSpec | None = None) -> Conve
 
 def ours(key: str) -> str:
     """LeRobot's feature -> the path of it in what is written."""
-    return key if key == "action" else f"observation/{_short(key)}"
+    return "action" if _is_action(key) else f"observation/{_short(key)}"
+
+
+def _is_action(key: str) -> bool:
+    return key in ("action", "actions") or key.startswith("action.")
 
 
 def _short(key: str) -> str:
@@ -93,27 +100,29 @@ def _episodes(folder: pathlib.Path, info: Mapping[str, Any], features: Mapping[s
     tasks, films = _tasks(folder, old), {} if old else _films(folder, [key for key, f in features.items() if f["dtype"] == "video"])
     files = sorted((folder / "data").glob("*/*.parquet"))
     for number, rows in _grouped(files, [key for key, feature in features.items() if feature["dtype"] != "video"]):
-        length = len(rows["action"])
-        observations = {}
+        length = len(rows["episode_index"])
+        observations, actions = {}, []
         for key, feature in features.items():
             if feature["dtype"] == "video":
                 chunk = number // int(info.get("chunks_size", 1000))
                 values = {"video_key": key, "episode_chunk": chunk, "episode_index": number}
-                start, chunk_index, file_index = films.get((number, key), (0.0, chunk, 0))
+                start, chunk_index, file_index = (0.0, chunk, 0) if old else _place(films, number, key, folder)
                 film = folder / info["video_path"].format(**values, chunk_index=chunk_index, file_index=file_index)
                 observations[_short(key)] = _frames(film, start + np.array(rows["timestamp"], float), float(info["fps"]))
             elif feature["dtype"] == "image":
                 observations[_short(key)] = np.stack([decode(_bytes(folder, cell)) for cell in rows[key]])
             elif feature["dtype"] == "string":
                 logging.log_first_n(logging.WARNING, "not converted, text: %s", 1, key)
-            elif key != "action":
+            elif _is_action(key):
+                actions.append(np.array(rows[key], np.float32).reshape(length, -1))
+            else:
                 observations[_short(key)] = np.array(rows[key], np.float32).reshape(length, *_vector(feature))
         said = sorted({tasks[task] for task in rows["task_index"]})
         if len(said) > 1:
             logging.warning("episode %d has %d instructions, of which its first is kept: %s", number, len(said), "; ".join(said))
         yield Demonstration(
             observations=observations,
-            actions=np.array(rows["action"], np.float32).reshape(length, -1),
+            actions=np.concatenate(actions, axis=1),
             rewards=np.array(rows.get("next.reward", np.zeros(length)), np.float32).reshape(length),
             instruction=tasks[rows["task_index"][0]],
             terminal=bool(np.ravel(rows["next.done"][-1])[0]) if "next.done" in rows else False,
@@ -166,6 +175,16 @@ def _films(folder: pathlib.Path, cameras: list[str]) -> dict[tuple[int, str], tu
                 start, chunk, file = (table[place][row] for place in places[3 * i : 3 * i + 3])
                 found[int(episode), camera] = (float(start), int(chunk), int(file))
     return found
+
+
+def _place(
+    films: Mapping[tuple[int, str], tuple[float, int, int]], episode: int, camera: str, folder: pathlib.Path
+) -> tuple[float, int, int]:
+    if (episode, camera) not in films:
+        raise ValueError(
+            f"{folder}/meta/episodes must say where episode {episode} lies in the films of {camera}, got nothing. Is the copy complete?"
+        )
+    return films[episode, camera]
 
 
 def _bytes(folder: pathlib.Path, cell: Mapping[str, Any]) -> bytes:

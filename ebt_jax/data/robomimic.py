@@ -53,9 +53,10 @@ def robomimic_hdf5(path: str, name: str = "", spec: DatasetSpec | None = None) -
     """The demonstrations of a robomimic file, with every observation that is a picture or a vector.
 
     Actions of robosuite's OSC controllers explain themselves; others need `spec`. State = each arm's hand position, quaternion (x, y,
-    z, w) and fingers; the privileged "object" is written beside it and is not part of it. The instruction is the environment's
-    name in words, since robomimic has none. Raises FileNotFoundError for no such file, ValueError for a file without
-    observations or with actions that nothing explains, ImportError without h5py.
+    z, w) and fingers, and in a file without cameras the "object", whose numbers are the task's own; beside cameras that is written and is
+    not part of the state. The instruction is the file's (LIBERO's `problem_info`), else the environment's name in words. Raises
+    FileNotFoundError for no such file, ValueError for a file without observations, with none that are known, or with actions that
+    nothing explains, ImportError without h5py.
     """
     file_path = pathlib.Path(path)
     if not file_path.is_file():
@@ -69,11 +70,11 @@ def robomimic_hdf5(path: str, name: str = "", spec: DatasetSpec | None = None) -
         demos = _demos(file, path)
         data: Any = file["data"]
         first, environment = data[demos[0]], json.loads(data.attrs.get("env_args", "{}"))
+        instruction = _instruction(json.loads(data.attrs.get("problem_info", "{}")), environment)
         kept = _kept(first["obs"])
         sizes = {key: first["obs"][key].shape[1:] for key in kept}
         width = first["actions"].shape[1]
     found = spec or _spec(path, environment, sizes, width)
-    instruction = _words(environment.get("env_name", ""))
 
     def episodes() -> Iterator[Demonstration]:
         with h5py.File(file_path) as file:
@@ -111,7 +112,7 @@ def osc_action(controllers: list[Mapping[str, Any]]) -> Action:
             unit, limits = "m" if i < 3 else "rad", (-float(reach[i]), float(reach[i])) if relative else (None, None)
             dimensions.append(ActionDimension(arm + axis, "eef_delta" if relative else "eef_absolute", unit, *limits))
         dimensions.append(ActionDimension(f"{arm}gripper", "gripper", "", 0.0, 1.0))
-        for by in np.unique(reach[np.isfinite(reach)]):
+        for by in np.unique(reach[np.isfinite(reach) & (reach != 1)]):
             steps.append(Step("scale", tuple(int(i) for i in at + np.flatnonzero(reach == by)), float(by)))
         steps += [Step("scale", (at + len(names),), -1.0), Step("signed_open", (at + len(names),))]
         frames.add(config.get("input_ref_frame", "world"))  # robosuite before 1.5 knew the world's frame only
@@ -157,18 +158,23 @@ def _spec(path: str, environment: Mapping[str, Any], sizes: Mapping[str, tuple[i
         opening = sizes.get(f"{arm}gripper_qpos", (0,))[0]
         parts[f"{arm}gripper_qpos"] = [Dimension(f"{short}finger_{j}", fingers) for j in range(opening)]
         proprio |= {f"observation/{key}": names for key, names in parts.items() if sizes.get(key) == (len(names),)}
+    cameras = {
+        camera: f"observation/{key}"
+        for camera, keys in CAMERAS.items()
+        for key in [next((key for key in keys if key in sizes), None)]
+        if key
+    }
+    if not cameras and len(sizes.get("object", ())) == 1:
+        proprio["observation/object"] = [Dimension(f"object_{i}", "unknown") for i in range(sizes["object"][0])]
+    if not cameras and not proprio:
+        raise refuse(path, "no observation by a name of robomimic's (agentview_image, robot0_eef_pos, object, ...)", features)
     return DatasetSpec(
         name=dataset_name(pathlib.Path(path).name),
         action_keys=("action",),
         action=action.dimensions,
         proprio_keys=tuple(proprio),
         proprio=tuple(dimension for names in proprio.values() for dimension in names),
-        cameras={
-            camera: f"observation/{key}"
-            for camera, keys in CAMERAS.items()
-            for key in [next((key for key in keys if key in sizes), None)]
-            if key
-        },
+        cameras=cameras,
         action_frame=action.frame,
         control_rate_hz=float(kwargs["control_freq"]) if "control_freq" in kwargs else None,
         source=f"robomimic, {pathlib.Path(path).name}: {environment['env_name']} on {', '.join(robots)}",
@@ -185,7 +191,10 @@ def _controllers(configs: Any, arms: int) -> list[Mapping[str, Any]]:
             found.append(config)
         else:
             sides = parts.get("arms", parts)
-            found += [{"input_ref_frame": "base", **sides[side]} for side in ("right", "left") if side in sides]
+            arms_of_one = [{"input_ref_frame": "base", **sides[side]} for side in ("right", "left") if side in sides]
+            if len(arms_of_one) > 1:
+                raise ValueError("one robot with two arms, the order of whose numbers is not known")
+            found += arms_of_one
     return found * arms if len(found) == 1 else found
 
 
@@ -222,6 +231,8 @@ def _demonstration(demo: Any, kept: list[str], instruction: str, source: str) ->
     )
 
 
-def _words(environment: str) -> str:
-    """NutAssemblySquare -> nut assembly square."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", environment).lower()
+def _instruction(problem: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+    """What the file says is to be done, else NutAssemblySquare -> nut assembly square."""
+    said = problem.get("language_instruction", "")
+    said = " ".join(said) if isinstance(said, list) else str(said)
+    return said.strip(' "') or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", environment.get("env_name", "")).lower()

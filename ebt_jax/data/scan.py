@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ebt_jax.data import example, records
 from ebt_jax.data.folder import Feature, Folder, Shard
-from ebt_jax.data.standardize import Entry
+from ebt_jax.data.standardize import Entry, check_grippers
 
 EPISODE = np.dtype(
     [("shard", "<i4"), ("position", "<i8"), ("start", "<i8"), ("length", "<i4"), ("checksum", "<u4"), ("size", "<i8"), ("success", "i1")]
@@ -109,6 +109,7 @@ def _columns(record: bytes, folder: Folder, entry: Entry) -> tuple[dict[str, NDA
     action, proprio = entry.standardize(spec, raw)
     _check_values(action, "action", [dimension.name for dimension in spec.action])
     _check_values(proprio, "proprio", [dimension.name for dimension in spec.proprio])
+    check_grippers(action, spec.action)
     columns: dict[str, NDArray] = {"action": action, "proprio": proprio} if spec.proprio else {"action": action}
     for camera, key in spec.cameras.items():
         columns[camera] = _parts(record, example.spans(record, stored(key)))

@@ -50,6 +50,10 @@ class Conversion:
         needed = {"quaternion_xyzw": 4, "rotation_vector_residual": 6}.get(self.what, max(len(self.columns), 1))
         if len(self.columns) != needed or min(self.columns) < 0:
             raise ValueError(f"conversion {self.what!r} must name {needed} columns of 0 or more, got {self.columns}.")
+        if len(set(self.columns)) != len(self.columns) and self.what != "keep":
+            raise ValueError(f"conversion {self.what!r} must name each column once, got {self.columns}.")
+        if self.what == "scale" and self.by == 1:
+            raise ValueError(f"conversion 'scale' must have a factor `by` other than 1, got {self.by} for columns {self.columns}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +116,9 @@ class DatasetSpec:
             bool(self.embedding_key) == (self.embedding_size > 0),
             f"embedding_key and embedding_size must both be given or both be empty, got {self.embedding_key!r} and {self.embedding_size}.",
         )
-        names = [dimension.name for dimension in self.action]
-        require(len(set(names)) == len(names), f"action dimensions must have distinct names, got {names}.")
+        for part, dimensions in (("action", self.action), ("proprio", self.proprio)):
+            names = [dimension.name for dimension in dimensions]
+            require(len(set(names)) == len(names), f"{part} dimensions must have distinct names, got {names}.")
 
     def show(self, patterns: Iterable[str]) -> "DatasetSpec":
         """Of the state only the numbers whose names match a pattern ("agent_*"), in the dataset's order; the rest is never read."""

@@ -17,7 +17,7 @@ roll, pitch and yaw turn about the fixed x, y and z axes, in this order: R = Rz(
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 
 from ebt_jax.data.spec import Conversion, DatasetSpec
+from ebt_jax.specs import ActionDimension
 
 Columns = Mapping[str, NDArray]
 """Feature path -> [T, ...] values of one episode, in the dataset's own units."""
@@ -56,6 +57,18 @@ def convert(values: Float[np.ndarray, "t d"], conversions: tuple[Conversion, ...
             )
         values = _apply(values.astype(np.float64), conversion)
     return values.astype(np.float32)
+
+
+def check_grippers(action: Float[np.ndarray, "t a"], dimensions: Sequence[ActionDimension]) -> None:
+    """Raises ValueError for a gripper's number outside [0, 1] by more than a twentieth: everything after takes 1 for open."""
+    for values, dimension in zip(action.T, dimensions, strict=True):
+        if dimension.kind == "gripper" and len(values):
+            step = int(np.argmax(np.abs(values - 0.5)))
+            if abs(values[step] - 0.5) > 0.55:
+                raise ValueError(
+                    f"gripper {dimension.name!r} must lie between 0 (closed) and 1 (open), got {values[step]:g} at step {step}. "
+                    "Convert it in the spec: scale, open, closed, signed_open, relative_closed (docs/data.md)."
+                )
 
 
 def binarize_gripper(opening: Float[np.ndarray, " t"]) -> Float32[np.ndarray, " t"]:
@@ -127,8 +140,9 @@ def _put(values: Float[np.ndarray, "t d"], columns: list[int], new: Float[np.nda
 
 
 def _replace(values: Float[np.ndarray, "t d"], columns: list[int], new: Float[np.ndarray, "t n"]) -> Float[np.ndarray, "t e"]:
-    """`new` where the first of `columns` stood; the others go."""
-    return np.concatenate([values[:, : columns[0]], new, np.delete(values, columns, axis=1)[:, columns[0] :]], axis=1)
+    """`new` where the leftmost of `columns` stood; the others go."""
+    at, rest = min(columns), np.delete(values, columns, axis=1)
+    return np.concatenate([rest[:, :at], new, rest[:, at:]], axis=1)
 
 
 def _from_quaternion(xyzw: Float[np.ndarray, "t 4"]) -> Float[np.ndarray, "t 3 3"]:

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from ebt_jax.data.spec import SPEC_FILE, DatasetSpec
-from ebt_jax.data.standardize import join
+from ebt_jax.data.standardize import check_grippers, join
 
 VERSION = "1.0.0"
 
@@ -172,6 +172,10 @@ def _check(spec: DatasetSpec, episode: Demonstration) -> None:
     for what, values, dimensions in (("action", action, spec.action), ("proprio", proprio, spec.proprio)):
         if values.shape[1] != len(dimensions):
             raise ValueError(f"{where} must have {len(dimensions)} {what} numbers, got {values.shape[1]}.")
+    try:
+        check_grippers(action, spec.action)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
     floats = [episode.actions, *(values for values in episode.observations.values() if values.dtype != np.uint8)]
     if not all(np.isfinite(values).all() for values in floats):
         raise ValueError(f"{where} must be finite, got NaN or infinity.")

@@ -1,6 +1,7 @@
 """The size and shape of an energy network, with named sizes from "debug" (under 1 M parameters) to "xl" (about 1 B), and "paper"."""
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -73,8 +74,9 @@ class ModelConfig:
         from the others, and a new camera adds one vector. False gives each camera its own, as robomimic does.
       motion_gain: above 0, each proprio token also reads how far it moved since the step before, times this: the difference of
         two normalised states is small, and few demonstrations do not teach a network to take it.
-      encoder_attention: of observation and image tokens: "fused" takes cuDNN's kernel on a GPU, in bfloat16, which saves the memory
-        traffic of the attention weights. The decoder has no such choice: training differentiates it twice.
+      encoder_attention: of observation tokens and of "vit" (published encoders keep "einsum"): "fused" takes cuDNN's kernel on a GPU,
+        in bfloat16, which saves the memory traffic of the attention weights. The decoder has no such choice: training differentiates
+        it twice.
       precision: "bfloat16" rounds matrix products and nothing else, "float32" nothing on any device (`in_full`); "float64" (with
         jax_enable_x64) is for checking derivatives.
       remat: recompute block activations in the backward pass: less memory, about a third more work.
@@ -115,6 +117,11 @@ class ModelConfig:
             _check(name, "be at least 1", getattr(self, name), getattr(self, name) >= 1)
         _check("width", f"be a multiple of 4 and of heads = {self.heads}", self.width, self.width % 4 == self.width % self.heads == 0)
         _check("motion_gain", "be at least 0", self.motion_gain, self.motion_gain >= 0)
+        if self.vision == "vit":
+            multiple = math.lcm(4, max(1, self.vision_width // 64))
+            _check(
+                "vision_width", f"be a multiple of {multiple} for a vit of this size", self.vision_width, self.vision_width % multiple == 0
+            )
         for name, choices in CHOICES.items():
             _check(name, f"be one of {choices}", getattr(self, name), getattr(self, name) in choices)
         _check(

@@ -130,6 +130,11 @@ def check_specs(config: ModelConfig, specs: Specs) -> None:
             f"the published network must have no language, got {specs.observation.language.kind!r}. "
             "Say data.language = none, or use model.variant = small."
         )
+    if config.motion_gain and specs.observation.horizon < 2:
+        raise ValueError(
+            f"model.motion_gain must be 0 for a policy that sees one step, got {config.motion_gain}. "
+            "Set data.observation_horizon to 2 or more."
+        )
     check_cameras(config, specs.observation)
     check_language(config, specs.observation.language)
 

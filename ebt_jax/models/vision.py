@@ -139,6 +139,11 @@ class ImageEncoder(nn.Module):
 
 def check_cameras(config: ModelConfig, spec: ObservationSpec) -> None:
     """Raises ValueError for images that the config's encoder cannot be shown, and for FiLM without an instruction."""
+    if not spec.cameras and (config.vision_frozen or config.vision_weights):
+        raise ValueError(
+            f"model.cameras must name a camera for model.vision={config.vision!r} with weights of its own, got none. Name one, or leave "
+            "model.vision_weights and model.vision_frozen out."
+        )
     tower = TOWERS.get(config.vision)
     patch = tower.patch if tower else config.patch_size if config.vision == "vit" else 1
     for camera in spec.cameras:

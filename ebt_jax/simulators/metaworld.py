@@ -102,13 +102,16 @@ class MetaWorld(Simulator):
         return self._observe(), float(reward), success, self._steps >= EMBODIMENT.max_steps, {"success": success}
 
     def push(self, distance: float, turn: float) -> dict[str, Any]:
-        """Moves the first object that lies free, level, in the direction 2 pi `turn`. Raises NotImplementedError for tasks without one."""
+        """Moves the first object that lies free, level, in the direction 2 pi `turn`.
+
+        Raises NotImplementedError for tasks without one, and for those that leave it alone (reaching).
+        """
         from mujoco import mj_forward, mjtJoint  # pyright: ignore[reportAttributeAccessIssue]
 
         model, data = self._env.model, self._env.data
         free = np.flatnonzero(model.jnt_type == mjtJoint.mjJNT_FREE)
-        if not free.size:
-            raise NotImplementedError(f"task {self.task!r} has no object that lies free, so that none can be pushed.")
+        if not free.size or self.task.startswith("reach-"):
+            raise NotImplementedError(f"task {self.task!r} has no object of its own that lies free, so that none can be pushed.")
         position, velocity = model.jnt_qposadr[free[0]], model.jnt_dofadr[free[0]]
         data.qpos[position : position + 2] += distance * np.array([np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)])
         data.qvel[velocity : velocity + 6] = 0

@@ -78,12 +78,14 @@ class PushT(Simulator):
     def push(self, distance: float, turn: float) -> dict[str, Any]:
         """Moves the block away from the agent, at most a sixth of a turn to either side, as far as initial states go (100 to 400 px).
 
-        The score counts from then on.
+        One that lies beyond them is moved no farther out. The score counts from then on.
         """
         block, agent = self._env.block, self._env.agent
         away = np.arctan2(block.position.y - agent.position.y, block.position.x - agent.position.x)
         angle = away + 2 * np.pi * (turn - 0.5) / 3
-        x, y = np.clip([block.position.x + distance * np.cos(angle), block.position.y + distance * np.sin(angle)], *BLOCK_RANGE)
+        before = np.array([block.position.x, block.position.y])
+        low, high = np.minimum(BLOCK_RANGE[0], before), np.maximum(BLOCK_RANGE[1], before)
+        x, y = np.clip(before + distance * np.array([np.cos(angle), np.sin(angle)]), low, high)
         block.position, block.velocity, block.angular_velocity = (float(x), float(y)), (0.0, 0.0), 0.0
         self._env.space.reindex_shapes_for_body(block)
         self._coverage = [round(float(self._env._get_coverage()), 12)]

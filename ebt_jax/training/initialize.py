@@ -27,10 +27,12 @@ from numpy.typing import NDArray
 from ebt_jax.checkpoint import CheckpointError
 from ebt_jax.methods import method_settings
 from ebt_jax.models.config import ModelConfig, PaperConfig
-from ebt_jax.models.transfer import MODEL_PREFIX, Entries, named_entries, renormalize_proprio, state_rows
-from ebt_jax.normalize import Normalizer, Statistics, constant, make_normalizer, resolution
+from ebt_jax.models.transfer import MODEL_PREFIX, Entries, named_entries
+from ebt_jax.normalize import Statistics, make_normalizer
 from ebt_jax.specs import LanguageSpec, Specs, differences
-from ebt_jax.training.lora import BASE_PREFIX
+from ebt_jax.training.freeze import matching
+from ebt_jax.training.lora import BASE_PREFIX, adapted_matrices
+from ebt_jax.training.renormalize import read_as, renormalized, untaught
 from ebt_jax.training.settings import Settings
 from ebt_jax.training.state import TrainState
 from ebt_jax.training.trained import Trained, read_trained
@@ -68,11 +70,13 @@ class Start(NamedTuple):
       values: name -> the whole parameter, on the host; anything in entries that stay as at initialisation.
       fresh: name -> True where it stays so, broadcast to the parameter; names without one are taken whole.
       rows: every parameter of target and source.
+      state_read_by: by which statistics the source's network is taken to have read the state (`renormalize.Reading.words`).
     """
 
     values: Mapping[str, NDArray]
     fresh: Mapping[str, NDArray]
     rows: list[Row]
+    state_read_by: str
 
 
 def read_source(path: str, settings: Settings, mesh: Mesh) -> Trained:
@@ -103,15 +107,19 @@ def model_differences(there: Settings, here: Settings, names: Iterable[str]) -> 
     return [f"model.{name}: there {then}, here {now}" for name, then, now in pairs if then != now]
 
 
-def start_from(source: Trained, settings: Settings, specs: Specs, statistics: Statistics, target: Params) -> Start:
+def start_from(source: Trained, settings: Settings, specs: Specs, statistics: Statistics, dataset: str, target: Params) -> Start:
     """Every parameter of `target` (arrays or shapes, of the method without adapters) from `source`, as far as it goes.
+
+    Args:
+      statistics, dataset: of the run's main dataset, and its name.
 
     Raises ValueError where nothing at all can be loaded.
     """
-    theirs = _named_entries(source.settings, source.specs, _untaught(source, specs, statistics))
+    reading = read_as(source, dataset)
+    theirs = _named_entries(source.settings, source.specs, untaught(source, reading, specs, statistics))
     ours = _named_entries(settings, specs)
-    renormalized = named_leaves(_renormalized(source, settings, specs, statistics))
-    found = {_network_name(name): np.asarray(leaf) for name, leaf in renormalized.items()}
+    read = named_leaves(renormalized(source, reading, settings, specs, statistics))
+    found = {_network_name(name): np.asarray(leaf) for name, leaf in read.items()}
     other_vision = model_differences(source.settings, settings, VISION)
     other_language = _language_difference(source.settings, source.specs, settings, specs)
     values, fresh, rows = {}, {}, []
@@ -137,7 +145,7 @@ def start_from(source: Trained, settings: Settings, specs: Specs, statistics: St
     rows += [Row(name, value.shape, "skipped", "nothing here has this name") for name, value in found.items()]
     if not values:
         raise ValueError(f"init_from must share parameters with this configuration, got none of {len(rows)}:\n{table(rows)}")
-    return Start(values, fresh, rows)
+    return Start(values, fresh, rows, reading.words)
 
 
 def check_frozen(settings: Settings, target: Params, published: Collection[str], start: Start | None) -> None:
@@ -160,10 +168,37 @@ def check_frozen(settings: Settings, target: Params, published: Collection[str],
             )
 
 
-def prepare(source: Trained, settings: Settings, specs: Specs, statistics: Statistics, target: Params) -> Start:
+def check_tuning(settings: Settings, target: Params, start: Start | None) -> None:
+    """Raises ValueError for adapters that would get no gradient, and for parameters that would be held as they were drawn.
+
+    Args:
+      target: as for `start_from`.
+    """
+    names, optimizer = named_leaves(target), settings.optimizer
+    adapted = adapted_matrices(target, optimizer.lora) if optimizer.lora else {}
+    for part, patterns in settings.model.frozen.items():
+        dead = [name for name in adapted if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+        if dead:
+            raise ValueError(
+                f"optimizer.lora must match no encoder that never changes, got {len(dead)} matrices of model.{part}="
+                f"{getattr(settings.model, part)!r} ({dead[0]}, ...) beside model.{part}_frozen=True. Name others, or set "
+                f"model.{part}_frozen=False: a matrix with an adapter is held as it is, and optimizer.freeze holds the rest."
+            )
+    if start is not None and optimizer.freeze:
+        drawn = sorted(matching("optimizer.freeze", optimizer.freeze, list(names)) - set(start.values))
+        ours = [name for name in drawn if not any(fnmatch.fnmatch(name, p) for ps in settings.model.frozen.values() for p in ps)]
+        if ours:
+            raise ValueError(
+                f"optimizer.freeze must match parameters that the source has, got {len(ours)} that would stay as they are drawn: "
+                f"{', '.join(ours[:5])}{', ...' if len(ours) > 5 else ''}. Name the others alone."
+            )
+
+
+def prepare(source: Trained, settings: Settings, specs: Specs, statistics: Statistics, dataset: str, target: Params) -> Start:
     """`start_from`; what becomes of each parameter is logged."""
-    start = start_from(source, settings, specs, statistics, target)
+    start = start_from(source, settings, specs, statistics, dataset, target)
     logging.info("parameters from step %d of %s:\n%s", source.step, settings.init_from, table(start.rows))
+    logging.info("statistics by which the state was read there: %s", start.state_read_by)
     return start
 
 
@@ -201,6 +236,7 @@ def report(source: Trained, start: Start, settings: Settings, specs: Specs, stat
         "step": source.step,
         "parameters": counts,
         "specs": differences(source.specs, specs),
+        "state_read_by": start.state_read_by,
         "action_scale": {name: {"there": there.get(name), "here": scale} for name, scale in here.items()},
         "parameter": [row._asdict() for row in start.rows],
     }
@@ -275,44 +311,3 @@ def _network_name(name: str) -> str:
 def _action_scales(settings: Settings, specs: Specs, statistics: Statistics) -> dict[str, float]:
     scale = make_normalizer(statistics.action, settings.data.normalization, specs.action.dimensions).scale
     return {dimension.name: float(s) for dimension, s in zip(specs.action.dimensions, scale, strict=True)}
-
-
-def _renormalized(source: Trained, settings: Settings, specs: Specs, statistics: Statistics) -> Params:
-    """The source's parameters, reading numbers of the state that both have as the target's statistics normalise them.
-
-    x_there = (r - shift_there) / scale_there and x_here = (r - shift_here) / scale_here give x_there = scale x_here + shift. A number
-    in other units on the two sides, or that never moved in the source's data, keeps its row as it is.
-    """
-    wrapped = isinstance(source.params, dict) and "model" in source.params
-    params = source.params["model"] if wrapped else source.params
-    count = len(source.specs.observation.proprio)
-    if not count:
-        return source.params
-    there = make_normalizer(source.statistics.proprio, source.settings.data.proprio_normalization)
-    here = make_normalizer(statistics.proprio, settings.data.proprio_normalization)
-    here_by_dimension = {dimension: i for i, dimension in enumerate(specs.observation.proprio)}
-    scale, shift, untaught = np.ones(count, np.float32), np.zeros(count, np.float32), _untaught(source, specs, statistics)
-    for i, dimension in enumerate(source.specs.observation.proprio):
-        j = here_by_dimension.get(dimension)
-        if j is not None and i not in untaught:
-            scale[i], shift[i] = _affine(there, here, i, j)
-    gains = source.settings.model.motion_gain, settings.model.motion_gain
-    ratio = gains[0] / gains[1] if all(gains) else 1.0
-    params = renormalize_proprio(params, state_rows(source.settings.model, source.specs), scale, shift, ratio)
-    return {**source.params, "model": params} if wrapped else params
-
-
-def _untaught(source: Trained, specs: Specs, statistics: Statistics) -> set[int]:
-    """Numbers of the source's state that stood still in its data and move or stand elsewhere here: nothing has trained their rows."""
-    there, here = source.statistics.proprio, statistics.proprio
-    still, places = constant(there), {d.name: j for j, d in enumerate(specs.observation.proprio)}
-    found = set()
-    for i, dimension in enumerate(source.specs.observation.proprio):
-        j = places.get(dimension.name)
-        if j is not None and still[i] and max(abs(here.min[j] - there.min[i]), abs(here.max[j] - there.max[i])) >= resolution(there)[i]:
-            found.add(i)
-    return found
-
-
-def _affine(there: Normalizer, here: Normalizer, i: int, j: int) -> tuple[float, float]:
-    return float(here.scale[j] / there.scale[i]), float((here.shift[j] - there.shift[i]) / there.scale[i])

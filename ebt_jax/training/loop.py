@@ -117,9 +117,11 @@ def train(
         else:
             # Before anything compiles: files are where mistakes are made.
             own = network(shapes.params, settings.optimizer)
-            start = initialize.prepare(source, settings, mixture.specs, mixture.statistics, own) if source else None
+            main = mixture.main.folder.name
+            start = initialize.prepare(source, settings, mixture.specs, mixture.statistics, main, own) if source else None
             published = {name_prefix(settings.optimizer) + name: value for name, value in load_pretrained(settings.model, own).items()}
             initialize.check_frozen(settings, own, published, start)
+            initialize.check_tuning(settings, own, start)
             state = with_values(sharded_init(method, optimizer, example, settings.seed, mesh), published)
             if start is not None:
                 state = initialize.begin(state, start)

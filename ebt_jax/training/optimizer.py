@@ -27,8 +27,8 @@ class OptimizerSettings:
       learning_rate: peak, reached after `warmup_steps`; a cosine brings it to 0 at the run's end.
       clip_norm: bound on the gradient's global norm; descents through an energy need one.
       weight_decay: decoupled.
-      decayed: the parameters it acts on: the "kernels" of products and convolutions, or "all", biases and norms too (the published
-        choice).
+      decayed: the parameters it acts on: the "kernels" of products and convolutions, or "all", biases, norms and adapters too (the
+        published choice).
       ema_decay: of the moving average that is evaluated and served.
       ema_warmup: min(ema_decay, (1 + step) / (10 + step)) in its place, so that the average soon forgets where training began.
         Without it a run of few updates averages over more of them.

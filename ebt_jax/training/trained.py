@@ -19,7 +19,13 @@ from ebt_jax.types import Method, Params
 
 
 class Trained(NamedTuple):
-    """What one checkpoint holds; `params` are those of `method`, `calibration` the text of calibration.json or ""."""
+    """What one checkpoint holds.
+
+    Attributes:
+      params: those of `method`.
+      calibration: the text of calibration.json, or "".
+      datasets: that of datasets.json (`data.mixture.Mixture.manifest`).
+    """
 
     step: int
     settings: Settings
@@ -28,6 +34,7 @@ class Trained(NamedTuple):
     method: Method
     params: Params
     calibration: str
+    datasets: str
 
 
 def acting(model: ModelConfig) -> ModelConfig:
@@ -60,5 +67,5 @@ def read_trained(path: str | pathlib.Path, what: str, *, ema: bool = True, shard
         abstract = jax.eval_shape(tuned(method, settings.optimizer).init, jax.random.key(0), empty_batch(specs))
         placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract)
         params = checkpoints.restore(step, "ema_params" if ema else "params", placed)
-    calibration = assets.get("calibration.json", b"").decode()
-    return Trained(step, settings, specs, statistics, method, plain(params, settings.optimizer), calibration)
+    calibration, datasets = assets.get("calibration.json", b"").decode(), assets["datasets.json"].decode()
+    return Trained(step, settings, specs, statistics, method, plain(params, settings.optimizer), calibration, datasets)

@@ -10,7 +10,7 @@ import toy_rlds
 
 from ebt_jax.data import seek
 from ebt_jax.data.folder import find_folder
-from ebt_jax.data.inspection import facts, held_out_share, mixture_rows, sample
+from ebt_jax.data.inspection import facts, held_out_share, mixture_rows, opening, sample
 from ebt_jax.data.settings import DataSettings
 from ebt_jax.data.standardize import Entry
 from ebt_jax.report.tables import listing
@@ -96,6 +96,15 @@ def test_fingers_and_what_calls_itself_closed(found) -> None:
     closed = dataclasses.replace(SPEC, proprio=(Dimension("x", "m"), Dimension("gripper_closed", "")))
     tree = facts(found([[episode(i, inverted=True) for i in range(4)]], spec=closed)(100))
     assert tree["gripper"][0]["verdict"].startswith("agrees")
+
+
+def test_where_a_gripper_is_says_not_how_far_it_is_open() -> None:
+    numbers = ("gripper_x", "gripper_qw", "gripper", "gripper_opening")
+    spec = dataclasses.replace(SPEC, proprio=tuple(Dimension(name, "m") for name in numbers))
+    state = np.arange(4.0)[None] * np.ones((3, 1))
+    assert opening(spec, state).tolist() == [3.0, 3.0, 3.0]
+    assert opening(dataclasses.replace(spec, proprio=spec.proprio[:3]), state[:, :3]).tolist() == [2.0, 2.0, 2.0]
+    assert opening(dataclasses.replace(spec, proprio=spec.proprio[:2]), state[:, :2]) is None
 
 
 def test_without_a_gripper_in_the_state_the_start_is_evidence(found) -> None:

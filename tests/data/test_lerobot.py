@@ -160,6 +160,34 @@ def test_what_an_action_means_is_never_guessed(source: pathlib.Path) -> None:
         lerobot(str(source))
 
 
+@pytest.mark.parametrize("keys", [("actions",), ("action.arm", "action.gripper")])
+def test_actions_by_other_names_are_actions(tmp_path: pathlib.Path, keys: tuple[str, ...]) -> None:
+    folder = write_folder(tmp_path / "other", "v2.1")
+    info = json.loads((folder / "meta/info.json").read_text())
+    size = 2 // len(keys)
+    del info["features"]["action"]
+    info["features"] |= {key: {"dtype": "float32", "shape": [size], "names": None} for key in keys}
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    for i, path in enumerate(sorted((folder / "data").glob("*/*.parquet"))):
+        columns = rows(i)
+        written = np.array(columns.pop("action"))
+        write_parquet(path, columns | {key: written[:, size * k : size * (k + 1)].tolist() for k, key in enumerate(keys)})
+    for i, episode in enumerate(lerobot(str(folder), spec=SPEC).episodes):
+        np.testing.assert_array_equal(episode.actions, rows(i)["action"])
+        assert set(episode.observations) == {"state", "top", "hand"}
+    info["features"] = {key: feature for key, feature in info["features"].items() if key not in keys}
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=r"must have a feature action, actions or action\.\*, got observation.state"):
+        lerobot(str(folder), spec=SPEC)
+
+
+def test_films_that_nobody_places_are_not_guessed_at(tmp_path: pathlib.Path) -> None:
+    folder = write_folder(tmp_path / "partial", "v3.0")
+    (folder / "meta/episodes/chunk-000/file-000.parquet").unlink()
+    with pytest.raises(ValueError, match=r"meta/episodes must say where episode 0 lies in the films of observation.images.top"):
+        next(lerobot(str(folder), spec=SPEC).episodes)
+
+
 def test_a_rate_that_contradicts_the_data_is_refused(source: pathlib.Path) -> None:
     import dataclasses
 

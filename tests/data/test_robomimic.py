@@ -138,6 +138,10 @@ def test_body_parts_of_robosuite_15(tmp_path: pathlib.Path) -> None:
         ({**ENVIRONMENT, "env_kwargs": {"robots": ["Panda"], "controller_configs": {"type": "JOINT_VELOCITY"}}}, "JOINT_VELOCITY"),
         ({**ENVIRONMENT, "env_kwargs": {"robots": ["Panda"]}}, "'nothing'"),
         ({**ENVIRONMENT, "env_kwargs": {"robots": ["Panda"], "controller_configs": {**OSC, "output_min": -0.1}}}, "not centred on 0"),
+        (
+            {**ENVIRONMENT, "env_kwargs": {"robots": ["Baxter"], "controller_configs": {"body_parts": {"right": OSC, "left": OSC}}}},
+            "one robot with two arms",
+        ),
         ({**ENVIRONMENT, "env_kwargs": {"robots": ["Panda"] * 2, "controller_configs": [OSC] * 2}}, "7 numbers where .* takes 14"),
     ],
 )
@@ -151,6 +155,37 @@ def test_what_an_action_means_is_never_guessed(tmp_path: pathlib.Path, environme
     episode = next(conversion.episodes)
     action, _ = join(conversion.spec, {"action": episode.actions})
     np.testing.assert_array_equal(action, episode.actions)
+
+
+def test_without_cameras_the_object_is_part_of_the_state(tmp_path: pathlib.Path) -> None:
+    path = write_file(tmp_path / "low_dim.hdf5")
+    with h5py.File(path, "a") as file:
+        for demo in LENGTHS:
+            for key in ("agentview_image", "robot0_eye_in_hand_image", "agentview_depth"):
+                del file[f"data/{demo}/obs/{key}"]
+    conversion = robomimic_hdf5(str(path))
+    assert conversion.spec.cameras == {}
+    assert [d.name for d in conversion.spec.proprio][-14:] == [f"object_{i}" for i in range(14)]
+    episode = next(conversion.episodes)
+    with h5py.File(path) as file:
+        _, state = join(conversion.spec, {f"observation/{k}": v for k, v in episode.observations.items()} | {"action": episode.actions})
+        np.testing.assert_array_equal(state[:, -14:], np.float32(file["data/demo_0/obs/object"]))
+
+
+def test_a_file_that_says_its_instruction_and_names_otherwise(tmp_path: pathlib.Path) -> None:
+    """LIBERO's: the sentence is the file's, and where no observation goes by a name of robomimic's nothing is left out in silence."""
+    path = write_file(tmp_path / "libero.hdf5")
+    with h5py.File(path, "a") as file:
+        file["data"].attrs["problem_info"] = json.dumps({"language_instruction": ["put", "the bowl", "on the plate"]})
+    assert next(robomimic_hdf5(str(path)).episodes).instruction == "put the bowl on the plate"
+    names = {"agentview_image": "agentview_rgb", "robot0_eye_in_hand_image": "eye_in_hand_rgb", "robot0_eef_pos": "ee_pos",
+             "robot0_eef_quat": "ee_quat", "robot0_gripper_qpos": "gripper_states", "object": "ee_ori"}  # fmt: skip
+    with h5py.File(path, "a") as file:
+        for demo in LENGTHS:
+            for old, new in names.items():
+                file[f"data/{demo}/obs"].move(old, new)
+    with pytest.raises(ValueError, match=r"no observation by a name of robomimic's.*--spec=FILE.json.*observation/agentview_rgb"):
+        robomimic_hdf5(str(path))
 
 
 def test_states_that_nobody_rendered_are_named(tmp_path: pathlib.Path) -> None:

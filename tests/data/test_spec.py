@@ -48,7 +48,8 @@ def test_optional_fields_may_be_left_out():
         ({"cameras": {"front": "observation/image"}}, "cameras must be among.*front"),
         ({"cameras": {"primary": ""}}, "feature keys must not be empty"),
         ({"embedding_size": 0}, "embedding_key and embedding_size"),
-        ({"action": (SPEC.action[0], SPEC.action[0])}, "distinct names"),
+        ({"action": (SPEC.action[0], SPEC.action[0])}, "action dimensions must have distinct names"),
+        ({"proprio": (Dimension("gripper", ""), Dimension("gripper", ""))}, "proprio dimensions must have distinct names"),
     ],
 )
 def test_faults_are_named(change, message):
@@ -67,6 +68,15 @@ def test_the_example_of_the_documentation_is_a_spec():
     spec = DatasetSpec.from_json(page.split("```json\n")[1].split("```")[0])
     assert spec.name == "my_robot"
     assert set(json.loads(spec.to_json())) == {field.name for field in dataclasses.fields(DatasetSpec)}
+
+
+@pytest.mark.parametrize(
+    ("what", "columns", "message"),
+    [("scale", (0, 1), "must have a factor `by` other than 1"), ("wrap", (0, 0), "must name each column once")],
+)
+def test_a_conversion_that_does_nothing_or_twice_the_same_is_refused(what, columns, message):
+    with pytest.raises(ValueError, match=message):
+        Conversion(what, columns)
 
 
 def test_showing_less_of_the_state_keeps_what_came_before():

@@ -1,5 +1,6 @@
 """From a dataset's numbers to ours: columns side by side, a gripper that is open or closed."""
 
+import contextlib
 import dataclasses
 
 import hypothesis
@@ -10,7 +11,8 @@ import pytest
 import toy_rlds
 
 from ebt_jax.data.spec import Conversion
-from ebt_jax.data.standardize import binarize_gripper, convert, gripper_from_events, join
+from ebt_jax.data.standardize import binarize_gripper, check_grippers, convert, gripper_from_events, join
+from ebt_jax.specs import ActionDimension
 
 OPENINGS = hnp.arrays(np.float32, st.integers(0, 20), elements=st.floats(0, 1, width=32))
 
@@ -78,6 +80,20 @@ def test_a_quaternion_about_one_axis_is_that_angle(axis):
     expected = np.zeros((3, 5), np.float32)
     expected[:, 0], expected[:, 1 + axis], expected[:, 4] = 7, angle, 9
     np.testing.assert_allclose(converted, expected, atol=1e-6)
+
+
+def test_a_quaternion_whose_w_comes_first_leaves_its_neighbours():
+    """w x y z in columns 1 to 4, named x y z w: yaw 0.4 in their place, what stood before and after unchanged."""
+    values = np.float32([[7, np.cos(0.2), 0, 0, np.sin(0.2), 9]])
+    np.testing.assert_allclose(convert(values, (Conversion("quaternion_xyzw", (2, 3, 4, 1)),)), [[7, 0, 0, 0.4, 9]], atol=1e-6)
+
+
+@pytest.mark.parametrize(("value", "holds"), [(-0.04, True), (1.04, True), (-1.0, False), (100.0, False)])
+def test_a_gripper_lies_between_closed_and_open(value, holds):
+    dimensions = (ActionDimension("x", "eef_delta", "m"), ActionDimension("gripper", "gripper", "", 0.0, 1.0))
+    action = np.float32([[50.0, 0.5], [-50.0, value]])
+    with contextlib.nullcontext() if holds else pytest.raises(ValueError, match=rf"'gripper' must .* got {value:g} at step 1.*signed_open"):
+        check_grippers(action, dimensions)
 
 
 def test_angles_turn_about_fixed_axes_in_turn():

@@ -55,6 +55,23 @@ def test_a_push_before_the_first_step_is_another_initial_state() -> None:
     np.testing.assert_array_equal(pushed[0, :2], plain[0, :2])
 
 
+def test_a_push_never_goes_towards_the_agent_nor_farther_than_asked() -> None:
+    """Of a hundred initial states, many of whose blocks lie outside 100 to 400 px once they are turned."""
+    simulator, outside = simulators.make("pusht", "pusht"), 0
+    for seed in range(100_000, 100_100):
+        simulator.reset(seed=seed)
+        block, agent = simulator._env.block, np.array(simulator._env.agent.position)
+        before = np.array(block.position)
+        simulator.push(60.0, 0.5)
+        moved = np.array(block.position) - before
+        outside += bool(np.any((before < 100) | (before > 400)))
+        assert np.linalg.norm(moved) <= 60.001
+        assert np.all(moved * (before - agent) >= 0)
+        if np.all((before > 160) & (before < 340)):
+            assert np.linalg.norm(moved) == pytest.approx(60)
+    assert outside > 10
+
+
 def test_pushes_stay_where_blocks_may_begin_and_the_score_begins_anew() -> None:
     simulator = simulators.make("pusht", "pusht")
     simulator.reset(seed=3)
@@ -89,7 +106,8 @@ def test_the_gripper_is_open_while_it_is_held() -> None:
 @pytest.mark.parametrize(
     ("suite", "task", "about", "message"),
     [
-        ("metaworld", "door-open-v3", Disturbance(push=0.1), "no object that lies free"),
+        ("metaworld", "door-open-v3", Disturbance(push=0.1), "no object of its own that lies free"),
+        ("metaworld", "reach-v3", Disturbance(push=0.1), "no object of its own that lies free"),
         ("pusht", "pusht", Disturbance(release=5), "no gripper"),
     ],
 )

@@ -38,6 +38,7 @@ def test_unknown_names_list_the_valid_ones():
         ({"width": 66, "heads": 4}, "width must be a multiple of 4 and of heads = 4, got 66"),
         ({"heads": 0}, "heads must be at least 1, got 0"),
         ({"vision": "vgg"}, "vision must be one of .*resnet18.*, got 'vgg'"),
+        ({"vision": "vit", "vision_width": 200}, "vision_width must be a multiple of 12 for a vit of this size, got 200"),
         ({"precision": "float16"}, "precision must be one of .*bfloat16.*, got 'float16'"),
     ],
 )

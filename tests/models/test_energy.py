@@ -183,6 +183,11 @@ def test_what_does_not_fit_the_specs_is_refused(full, make_batch):
         make_energy_model(model_variant("debug", vision="vit", patch_size=12), specs)
 
 
+def test_motion_between_steps_wants_two(make_specs):
+    with pytest.raises(ValueError, match=r"motion_gain must be 0 for a policy that sees one step, got 10.0. Set data.observation_horizon"):
+        make_energy_model(model_variant("debug", motion_gain=10.0), make_specs(horizon=1))
+
+
 def test_motion_input_reads_differences_and_no_padding(make_specs, make_batch, random_params, jit):
     """With motion_gain a step back changes the energy; what lies under padding does not enter."""
     model = make_energy_model(model_variant("debug", width=16, motion_gain=10.0, unroll=1), make_specs())

@@ -144,6 +144,10 @@ def test_images_that_no_patch_fills_are_refused(make_specs):
         make_energy_model(model_variant("debug", film=True), make_specs(("primary",)))
     with pytest.raises(ValueError, match="vision_frozen must be False for an encoder that nobody trained, got True"):
         model_variant("debug", vision_frozen=True)
+    with pytest.raises(
+        ValueError, match="model.cameras must name a camera for model.vision='dinov2_small' with weights of its own, got none"
+    ):
+        make_energy_model(model_variant("debug", vision="dinov2_small", vision_frozen=True), make_specs())
 
 
 @pytest.mark.parametrize("vision", ["dinov2_small", "siglip_base", "resnet18_imagenet"])

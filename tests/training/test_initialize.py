@@ -67,10 +67,10 @@ def filled(tree, seed):
     return jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape) * 0.3, leaf.dtype), tree)
 
 
-def make_source(settings, specs, statistics=None):
+def make_source(settings, specs, statistics=None, datasets="[]"):
     """A run that has learnt something: random parameters."""
     method = settings.make_method(specs)
-    return Trained(7, settings, specs, statistics or make_statistics(specs), method, filled(abstract(method, specs), 1), "")
+    return Trained(7, settings, specs, statistics or make_statistics(specs), method, filled(abstract(method, specs), 1), "", datasets)
 
 
 def fresh_state(settings, specs, mesh):
@@ -80,11 +80,11 @@ def fresh_state(settings, specs, mesh):
     return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), (), jnp.zeros(2, jnp.uint32))
 
 
-def started(source, settings, specs, statistics=None, mesh=None):
+def started(source, settings, specs, statistics=None, mesh=None, dataset="mine"):
     """(state that a run of these settings begins with, what became of each parameter by name)."""
     state = fresh_state(settings, specs, mesh or make_mesh(devices=jax.devices()[:1]))
     network = state.params["base"] if settings.optimizer.lora else state.params
-    start = start_from(source, settings, specs, statistics or source.statistics, network)
+    start = start_from(source, settings, specs, statistics or source.statistics, dataset, network)
     return begin(state, start), {row.parameter: row for row in start.rows}
 
 
@@ -132,6 +132,66 @@ def test_new_statistics_leave_the_function_of_the_robots_own_numbers(setting):
     expected = context(source.method, source.params, old)
     chex.assert_trees_all_close(context(target, state.params, new), expected, atol=1e-5)
     assert np.abs(np.subtract(context(target, source.params, new), expected)).max() > 0.1
+
+
+def manifest(**datasets):
+    """datasets.json, as far as it is read, of datasets given by (names of the state's numbers, their statistics)."""
+    trees = [
+        {"name": name, "spec": {"proprio": [{"name": number} for number in names]}, "statistics": json.loads(statistics.to_json())}
+        for name, (names, statistics) in datasets.items()
+    ]
+    return json.dumps(trees)
+
+
+def test_a_dataset_of_the_sources_mixture_is_read_by_its_own_statistics(setting):
+    """By which it was normalised there, and not by the main dataset's: the same metres make the same context, whoever is main."""
+    specs = make_specs()
+    main, small, now = (make_statistics(specs, seed) for seed in (0, 1, 2))
+    known = manifest(main=("xyz", main), small=("xyz", small))
+    source = make_source(setting(), specs, main, known)
+    robot = np.random.default_rng(9).normal(size=(4, 1, 3)).astype(np.float32)
+    for dataset, there in (("small", small), ("main", main)):
+        state, _ = started(source, setting(), specs, now, dataset=dataset)
+        old, new = (
+            draw_batch(specs, np.asarray(normalize(robot, make_normalizer(s.proprio, "mean_std")), np.float32)) for s in (there, now)
+        )
+        expected = context(source.method, source.params, old)
+        chex.assert_trees_all_close(context(setting().make_method(specs), state.params, new), expected, atol=1e-5)
+
+
+def test_a_dataset_that_the_sources_mixture_did_not_know_is_read_by_its_own(setting):
+    """Each dataset of a mixture is deviations from its own mean, and so is one more: no row and no bias changes."""
+    specs = make_specs()
+    source = make_source(
+        setting(), specs, make_statistics(specs), manifest(a=("xyz", make_statistics(specs)), b=("xyz", make_statistics(specs, 1)))
+    )
+    start = start_from(source, setting(), specs, make_statistics(specs, 2), "c", abstract(setting().make_method(specs), specs))
+    for name in ("tokens/proprio_hidden/kernel", "tokens/proprio_hidden/bias"):
+        np.testing.assert_array_equal(start.values[name], named_leaves(source.params)[name])
+    assert start.state_read_by == "its own, since none of the source's 2 datasets is c"
+
+
+def test_a_number_that_any_dataset_of_the_mixture_moved_is_taught(setting):
+    """y stands still in one and moves in the other, z in none that has it, x is one's alone: z alone starts as new."""
+    specs = make_specs()
+    moving = make_statistics(specs)
+
+    def stopped(*numbers):
+        keep = np.isin(np.arange(3), numbers, invert=True)
+        proprio = VectorStatistics(
+            **{f.name: np.where(keep, getattr(moving.proprio, f.name), 0.0) for f in dataclasses.fields(VectorStatistics)}
+        )
+        return dataclasses.replace(moving, proprio=proprio)
+
+    def columns(statistics, at):
+        proprio = VectorStatistics(**{f.name: getattr(statistics.proprio, f.name)[at] for f in dataclasses.fields(VectorStatistics)})
+        return dataclasses.replace(statistics, proprio=proprio)
+
+    known = manifest(main=("xyz", stopped(1, 2)), other=("zy", columns(stopped(2), [2, 1])))
+    source = make_source(setting(), specs, stopped(1, 2), known)
+    for dataset in ("main", "other", "another"):
+        _, rows = started(source, setting(), specs, make_statistics(specs, 4), dataset=dataset)
+        assert rows["tokens/proprio_hidden/kernel"].reason == "same name: x, y; new, as 0: z; skipped: z (never moved)"
 
 
 def test_numbers_of_state_and_action_keep_their_values_by_name(setting):
@@ -289,7 +349,7 @@ def test_an_instruction_of_another_kind_starts_anew(setting):
         ),
     ):
         source = make_source(*there)
-        start = start_from(source, *here, source.statistics, abstract(here[0].make_method(here[1]), here[1]))
+        start = start_from(source, *here, source.statistics, "mine", abstract(here[0].make_method(here[1]), here[1]))
         rows = {row.parameter: row for row in start.rows}
         assert rows[f"tokens/language/{parameter}"].status == "new"
         assert re.search(why, rows[f"tokens/language/{parameter}"].reason)
@@ -327,7 +387,12 @@ def test_nothing_in_common_is_an_error(setting):
     source = make_source(setting(), nothing)._replace(params={"elsewhere": np.zeros(3)})
     with pytest.raises(ValueError, match="init_from must share parameters with this configuration, got none of"):
         start_from(
-            source, setting(), make_specs(), make_statistics(make_specs()), abstract(setting().make_method(make_specs()), make_specs())
+            source,
+            setting(),
+            make_specs(),
+            make_statistics(make_specs()),
+            "mine",
+            abstract(setting().make_method(make_specs()), make_specs()),
         )
 
 

@@ -32,7 +32,7 @@ def draw(tree, seed, scale=1.0):
 
 def init(key, batch):
     shapes = jax.tree.map(lambda shape: np.zeros(shape), SHAPES, is_leaf=lambda leaf: isinstance(leaf, tuple))
-    return draw(shapes, 3)
+    return jax.tree.map(lambda leaf: leaf + jax.random.normal(key), draw(shapes, 3))
 
 
 def energy(params, side, actions):

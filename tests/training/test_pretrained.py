@@ -18,7 +18,7 @@ from ebt_jax.policy import empty_batch
 from ebt_jax.sharding import make_mesh
 from ebt_jax.specs import ActionDimension, ActionSpec, CameraSpec, LanguageSpec, ObservationSpec, Specs
 from ebt_jax.training import loop
-from ebt_jax.training.initialize import Start, check_frozen
+from ebt_jax.training.initialize import Start, check_frozen, check_tuning
 from ebt_jax.training.loop import train
 from ebt_jax.training.optimizer import OptimizerSettings, labels, make_optimizer, tuned
 from ebt_jax.training.settings import Settings
@@ -122,9 +122,28 @@ def test_a_source_may_supply_a_frozen_encoder(weights, tiny_config):
     target = {"tokens": {"language": {"bert": {"words": {"embedding": 0}}, "project": {"kernel": 0}}}}
     name = "tokens/language/bert/words/embedding"
     check_frozen(settings, target, [f"base/{name}"], None)
-    check_frozen(settings, target, [], Start({name: np.zeros(1)}, {}, []))
+    check_frozen(settings, target, [], Start({name: np.zeros(1)}, {}, [], ""))
     with pytest.raises(ValueError, match=r"no values for 1 of its 1 parameters \(tokens/language/bert/words/embedding"):
-        check_frozen(settings, target, [], Start({"tokens/language/project/kernel": np.zeros(1)}, {}, []))
+        check_frozen(settings, target, [], Start({"tokens/language/project/kernel": np.zeros(1)}, {}, [], ""))
+
+
+def test_adapters_and_what_would_stay_as_drawn_are_refused_where_nothing_trains_it(tiny_config):
+    def settings(frozen=True, **optimizer):
+        model = {**tiny_config["model"], "language": "minilm", "language_frozen": frozen}
+        return Settings.from_dict({**tiny_config, "model": model, "optimizer": {**tiny_config["optimizer"], **optimizer}})
+
+    leaf = jax.ShapeDtypeStruct((4, 4), jnp.float32)
+    target = {"tokens": {"language": {"bert": {"words": {"kernel": leaf}}, "project": {"kernel": leaf}}}}
+    dead, alive = "tokens/language/bert/words/kernel", "tokens/language/project/kernel"
+    with pytest.raises(ValueError, match=rf"optimizer.lora must match no encoder .* got 1 matrices of model.language='minilm' \({dead}"):
+        check_tuning(settings(lora=["tokens/*"]), target, None)
+    check_tuning(settings(lora=["tokens/language/project/*"]), target, None)
+    check_tuning(settings(frozen=False, lora=["tokens/*"]), target, None)
+    held = settings(freeze=["tokens/language/project/*"])
+    with pytest.raises(ValueError, match=rf"optimizer.freeze must match parameters that the source has, got 1 .*: {alive}. Name"):
+        check_tuning(held, target, Start({dead: np.zeros(1)}, {}, [], ""))
+    check_tuning(held, target, Start({alive: np.zeros(1)}, {}, [], ""))
+    check_tuning(held, target, None)
 
 
 def test_film_learns_in_a_frozen_resnet(tiny_config, monkeypatch):
