@@ -84,6 +84,41 @@ def test_actions_keep_the_common_conventions():
         assert grippers in ([], [ActionDimension("gripper", "gripper", "", 0.0, 1.0)]), name
 
 
+OPEN_AND_CLOSED = {
+    "true = open": (1, 0),
+    "1 = open": (1, 0),
+    "0 or 1; sources disagree which is open (see defects); read as 1 = open": (1, 0),
+    "from 0 (closed) to 1 (open)": (1, 0),
+    "1 = closed": (0, 1),
+    "1 = closed, as the state's is: that of the command is inferred": (0, 1),
+    "not commanded: the state's, 1 = closed, of the same step": (0, 1),
+    "from 0 (open) to 1 (closed)": (0, 1),
+    "-1 or 1; sources disagree which is open (see defects); read as 1 = open": (1, -1),
+    "-1 = closed, 1 = open": (1, -1),
+    "target from -1 (closed) to 1 (open)": (1, -1),
+    "-1 = open, 1 = closed": (-1, 1),
+    "1 closes, -1 opens, 0 leaves it; becomes where the gripper is": (-1, 1),
+    "Octo reads events, RDT a position from -0.28 (open) to 0.96 (closed); events above 0.1 fit both": (-0.28, 0.96),
+}
+"""What the page says of a stored gripper -> the stored numbers that open and close it."""
+
+
+@pytest.mark.parametrize("name", [name for name, record in RECORDS.items() if any(d.kind == "gripper" for d in record.action)])
+def test_a_gripper_opens_at_what_the_page_says_opens_it(name):
+    """Of all stored columns one is the gripper's: it alone turns 1 into 0 where the stored number goes from open to closed."""
+    record = RECORDS[name]
+    at = [dimension.kind for dimension in record.action].index("gripper")
+    opened, closed = OPEN_AND_CLOSED[record.gripper]
+    turned_into_angles = any(conversion.what == "quaternion_xyzw" for conversion in record.action_conversions)
+    width = max(len(record.action) + turned_into_angles, *(1 + max(c.columns) for c in record.action_conversions), 0)
+    found = []
+    for column in range(width):
+        stored = np.full((4, width), 0.25, np.float32)
+        stored[:, column] = [opened, closed, opened, closed]
+        found.append(convert(stored, record.action_conversions)[:, at].tolist() == [1, 0, 1, 0])
+    assert sum(found) == 1
+
+
 def test_published_mixtures_name_known_datasets():
     octo = MIXTURES["octo/oxe_magic_soup"]
     assert len(octo) == 25
