@@ -3,9 +3,9 @@
   python -m ebt_jax.audit --policy=PATH --data_dir=FOLDER --dataset=NAME --output=DIR [--statistic=above_answer] [--every=4]
 
 PATH is a run or an exported artifact whose method has an energy; any RLDS folder that its specs fit will do. A dataset that the run learnt
-from is split as there: --split=validation audits what the run held out, of a dataset of another name --split=train is all of it. Writes
-DIR/energies.csv, one line a chunk, and DIR/report.html. The last line says whose episodes these are and names the first. What the
-statistics are: docs/doubt.md.
+from is split as there: --split=validation audits what the run held out, of a dataset of another name --split=train is all but its own
+validation split. Writes DIR/energies.csv, one line a chunk, and DIR/report.html. The last line says whose episodes these are and names the
+first. What the statistics are: docs/doubt.md.
 """
 
 import pathlib
@@ -69,7 +69,7 @@ def main() -> None:
         demonstrated=np.asarray(batch.actions),
         answers=answers,
         dimensions=[dimension.name for dimension in policy.specs.action.dimensions],
-        scale=np.asarray(policy.action_normalizer.scale),
+        normalizer=policy.action_normalizer,
         pictures=next(iter(pictures.values()), None),
     )
     logging.info("wrote %s", path)

@@ -1,7 +1,7 @@
 """Calibrates a run's doubt on episodes that it did not learn from, so that it can abstain at a chosen rate of false alarms.
 
   python -m ebt_jax.calibrate --policy=RUN                                        on the episodes that the run held out
-  python -m ebt_jax.calibrate --policy=RUN --data_dir=FOLDER --dataset=NAME       on all episodes of another dataset
+  python -m ebt_jax.calibrate --policy=RUN --data_dir=FOLDER --dataset=NAME       on the training split of a dataset of another name
   python -m ebt_jax.calibrate --policy=RUN --evaluation=DIR                       on the successes of `evaluate --doubt --output=DIR`
 
 The first two promise something about demonstrations, the third about the policy's own successes: calibrate on what the alarm will see.
@@ -31,13 +31,16 @@ _SEED = flags.DEFINE_integer("seed", 0, "Draws the reference chunks and the poli
 
 def main() -> None:
     """Loads, measures, writes, prints."""
-    from ebt_jax.calibration import DEFAULT_STATISTIC, Calibration, DoubtSettings, episode_scores
+    from ebt_jax.calibration import DEFAULT_STATISTIC, Calibration, DoubtSettings, check_enough, episode_scores
     from ebt_jax.data.mixture import open_mixture
     from ebt_jax.evaluation.audit import reference_chunks
     from ebt_jax.evaluation.calibrating import demonstrated, find_step, measured_with, rolled_out, run_settings, write_calibration
     from ebt_jax.evaluation.open_loop import open_dataset
     from ebt_jax.loading import load
+    from ebt_jax.uncertainty import Doubt
 
+    if _STATISTIC.value and _STATISTIC.value not in Doubt._fields:
+        raise flags.ValidationError(f"--statistic must be one of {', '.join(Doubt._fields)}, got {_STATISTIC.value}.")
     given = [flag.name for flag in (_NUM_STARTS, _REFERENCES, _TEMPERATURE, _SEED) if flag.present]
     if _EVALUATION.value and given:
         raise flags.ValidationError(f"--{' and --'.join(given)} must not go with --evaluation, which has measured already. Leave them out.")
@@ -52,12 +55,23 @@ def main() -> None:
         if not results["asking"]["doubt"]["references_sha256"]:
             logging.warning("relative_energy is left out: calibrate on demonstrations before `evaluate --doubt` to have reference chunks.")
     else:
+        if _DATASET.value and policy.experiment and _DATASET.value in policy.experiment.datasets:
+            raise flags.ValidationError(
+                f"--dataset must be one that the run did not learn from, got {_DATASET.value}. Without --data_dir and --dataset it is the "
+                "episodes that the run held out."
+            )
+        if policy.experiment and policy.experiment.init_from:
+            logging.warning(
+                "the run started from %s: the rate of false alarms holds where that has not learnt from these episodes either.",
+                policy.experiment.init_from,
+            )
         own = open_mixture(run_settings(step).data)
         settings = DoubtSettings(_NUM_STARTS.value, reference_chunks(own, _REFERENCES.value, _SEED.value), _TEMPERATURE.value)
         mixture = open_dataset(policy, _DATA_DIR.value, _DATASET.value) if _DATASET.value else own
         split = "train" if _DATASET.value else "validation"
+        check_enough(_RISK.value, sum(len(part.episodes) for part in mixture.split(split)))  # before hours of measuring
         courses = demonstrated(policy, mixture, split, settings, seed=_SEED.value, progress=cli.progress)
-        episodes = f"all of {_DATASET.value}" if _DATASET.value else "held out of training"
+        episodes = f"of the training split of {_DATASET.value}" if _DATASET.value else "held out of training"
     calibration = Calibration(
         statistic=_STATISTIC.value or DEFAULT_STATISTIC,
         num_starts=settings.num_starts,

@@ -118,11 +118,16 @@ class Calibration(NamedTuple):
 
 def threshold(scores: Float[np.ndarray, " n"], risk: float) -> float:
     """s_(k) of this module. Raises ValueError for a risk outside (0, 1), and for fewer than `episodes_needed(risk)` scores."""
-    needed, count = episodes_needed(risk), len(scores)
+    check_enough(risk, len(scores))
+    k = math.ceil(round((len(scores) + 1) * (1 - risk), 9))
+    return float(np.sort(scores)[k - 1])
+
+
+def check_enough(risk: float, count: int) -> None:
+    """Raises ValueError for a risk outside (0, 1), and for fewer than `episodes_needed(risk)` episodes."""
+    needed = episodes_needed(risk)
     if count < needed:
         raise ValueError(f"a risk of {risk:g} must rest on at least {needed} episodes, got {count}. Calibrate on more, or take more risk.")
-    k = math.ceil(round((count + 1) * (1 - risk), 9))
-    return float(np.sort(scores)[k - 1])
 
 
 def episodes_needed(risk: float) -> int:

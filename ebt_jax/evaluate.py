@@ -200,9 +200,14 @@ def _check_flags() -> None:
     if _DECAY.present and _EXECUTION.value != "ensemble":
         raise flags.ValidationError(f"--ensemble_decay must be of --execution=ensemble, got --execution={_EXECUTION.value}.")
     stopping = (_MAX_STEPS, _STOP_GRADIENT, _STOP_ENERGY_DROP, _STOP_STEP_LENGTH, _BUDGET_MS)
-    closed = [flag.name for flag in stopping if flag.present]
+    acting = (_NUM_STARTS, _EXECUTION, _EXECUTION_HORIZON, _COMMITTED, _VIDEOS, _NUM_ENVS)
+    closed = [flag.name for flag in (*stopping, *acting) if flag.present]
     if _SUITE.value == "dataset" and closed:
-        raise flags.ValidationError(f"--{' and --'.join(closed)} must be of a closed loop, got --suite=dataset. Use --sample_steps.")
+        remedy = "Use --sample_steps." if any(flag.present for flag in stopping) else "Leave it out."
+        raise flags.ValidationError(f"--{' and --'.join(closed)} must be of a closed loop, got --suite=dataset. {remedy}")
+    read = [flag.name for flag in (_SPLIT, _DATA_DIR) if flag.present]
+    if _SUITE.value not in ("", "dataset") and read:
+        raise flags.ValidationError(f"--{' and --'.join(read)} must be of --suite=dataset, got --suite={_SUITE.value}.")
 
 
 def _check_doubt() -> None:

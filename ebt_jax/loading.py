@@ -32,7 +32,7 @@ def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:
     # Orbax and the model stack, which only checkpoints need: where artifacts run they are not installed.
     from ebt_jax.training.trained import read_trained
 
-    step, settings, specs, statistics, method, params, calibration = read_trained(path, "policy", ema=ema)
+    step, settings, specs, statistics, method, params, calibration, _ = read_trained(path, "policy", ema=ema)
     return Policy(
         method=method,
         params=params,
@@ -48,6 +48,7 @@ def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:
             datasets=tuple(settings.data.weights),
             held_out={name: getattr(settings.data, name) for name in HOLDING_OUT},
             evaluation={**dataclasses.asdict(settings.evaluation), "tasks": list(settings.evaluation.tasks)},
+            init_from=settings.init_from,
         ),
     )
 

@@ -43,11 +43,13 @@ class Experiment(NamedTuple):
       held_out: how it held episodes out of them: `validation_fraction`, `validation_folds`, `validation_fold` and `seed`, as in
         `ebt_jax.data.settings.DataSettings`.
       evaluation: `suite` ("" for none), `tasks`, `episodes` and `seed`, as its config had them.
+      init_from: the checkpoint that the run started from, which has learnt from what nobody here knows; "" for none.
     """
 
     datasets: tuple[str, ...]
     held_out: Mapping[str, Any]
     evaluation: Mapping[str, Any]
+    init_from: str = ""
 
 
 class PolicyOutput(NamedTuple):

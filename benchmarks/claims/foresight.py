@@ -18,7 +18,7 @@ from benchmarks.claims.statistics import Interval, pooled_interval
 from benchmarks.claims.tables import row
 from ebt_jax.evaluation.doubt import auroc, risk_coverage
 
-WORDS = {"energy": "energy", "gradient_norm": "norm of its gradient", "energy_drop": "drop of the energy"}
+WORDS = {"energy": "energy", "gradient_norm": "norm of its gradient before the last step", "energy_drop": "drop of the energy"}
 """What a descent says -> its name in words."""
 COIN = 0.5
 """AUROC of a statistic that says nothing."""
@@ -66,6 +66,10 @@ class Foretold(NamedTuple):
         """Student's, over trainings; None where there are not two."""
         return pooled_interval([[np.array([one]) for one in self.chances]]) if len(self.chances) > 1 else None
 
+    def sure(self, looked_at: int) -> bool:
+        """Whether it is better than a coin at a confidence that `looked_at` of its kind hold together with 95 % (Bonferroni)."""
+        return self.said == "better" and pooled_interval([[np.array([one]) for one in self.chances]], 1 - 0.05 / looked_at).low > COIN
+
     @property
     def said(self) -> str:
         """ "better" than a coin, "worse", or neither; "none" where trainings are missing."""
@@ -91,13 +95,13 @@ def noticed(settings: Settings, finished: Finished, where: Iterable[Place]) -> l
 
 
 def surer_half(settings: Settings, finished: Finished, where: Iterable[Place]) -> dict[tuple[str, str], dict[Place, str]]:
-    """(contestant, statistic) -> place -> "0.30, surer half 0.28": shares of failures, means over trainings."""
+    """(contestant, statistic) -> place -> "0.30, surer half 0.28": shares of failures, means over the trainings that are mixed."""
     found: dict[tuple[str, str], dict[Place, str]] = collections.defaultdict(dict)
     for place in where:
         for name, first, statistic, trees in _told_by(settings, finished, *place):
             if mixed := _mixed(settings, trees, first, statistic):
                 every, surer = [float(np.mean(which)) for _, which in mixed], [_surer_half(values, which) for values, which in mixed]
-                found[name, statistic][place] = f"{_mean(every)}, surer half {_mean(surer)}"
+                found[name, statistic][place] = f"{_mean(every)}, surer half {_mean(surer)}{of_planned(mixed, planned(finished, *place))}"
     return dict(found)
 
 
@@ -140,6 +144,11 @@ def _numbers(tree: Mapping[str, Any], sampler: str, key: str) -> Float[np.ndarra
     """A number that was not finite counts as the most doubtful."""
     values = tree["samplers"][sampler]["episodes"][key]
     return np.array([np.inf if value is None else value for value in values], float)
+
+
+def of_planned(found: Sequence[Any], wanted: int) -> str:
+    """ " (1 of 5 trainings)" where some are missing."""
+    return "" if len(found) == wanted else f" ({len(found)} of {wanted} trainings)"
 
 
 def _surer_half(values: Float[np.ndarray, " e"], failed: Bool[np.ndarray, " e"]) -> float:

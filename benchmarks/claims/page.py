@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.claims.claims import CLAIMS, WAITING, Claim, Held, Names, Place, holds
 from benchmarks.claims.finished import Finished, largest, places
-from benchmarks.claims.foresight import COIN, ENOUGH, MIXED, WORDS, Foretold, foretold, noticed, surer_half
+from benchmarks.claims.foresight import COIN, ENOUGH, MIXED, WORDS, Foretold, foretold, noticed, of_planned, surer_half
 from benchmarks.claims.pairs import Paired, grand_mean, pair, pool
 from benchmarks.claims.plots import compute_plot, intervals_plot, palette, steps_plot
 from benchmarks.claims.published import published_table
@@ -120,7 +120,9 @@ FORESIGHT = f"""\
 
 AUROC of failure (a score below {ENOUGH}) by what the descent says at the first decision of an episode, larger meaning more doubt; mean over
 trainings (lowest to highest), of those with at least {MIXED} failures and {MIXED} successes. Above 0.5 it foretells failure, below it
-success. It counts where the whole interval over trainings lies on one side."""
+success. It counts where the whole interval over trainings lies on one side, at a confidence that holds for all that are looked at
+together (added when two of 24 lay above a coin by themselves, of which chance calls one in forty). The gradient is the last that the
+descent took: that before its last step, which for one step is the slope at the noise it began from."""
 
 
 NOISE = """\
@@ -227,16 +229,26 @@ def foreseen(told: Mapping[tuple[str, str], Mapping[Place, Foretold]], whole: bo
     if not judged:
         return WAITING, ""
 
-    def named(verdict: str) -> str:
-        found = [(*who, *place, float(np.mean(one.chances))) for (who, place), one in judged.items() if one.said == verdict]
+    def named(chosen: Mapping[tuple[tuple[str, str], Place], Foretold]) -> str:
+        found = [(*who, *place, float(np.mean(one.chances))) for (who, place), one in chosen.items()]
         return "; ".join(
             f"`{name}`, {WORDS[statistic]} ({suite}, {budget}: AUROC {chance:.2f})" for name, statistic, suite, budget, chance in found
         )
 
-    right, wrong = named("better"), named("worse")
-    count = f"{len(judged)} looked at, of which chance calls one in forty better"
-    return ("some do" if right else "none does") + ("" if whole else " so far"), "; ".join(
-        filter(None, [right, f"the wrong way round: {wrong}" if wrong else "", count])
+    right, wrong = ({key: one for key, one in judged.items() if one.said == verdict} for verdict in ("better", "worse"))
+    sure = {key: one for key, one in right.items() if one.sure(len(judged))}
+    alone = {key: one for key, one in right.items() if key not in sure}
+    said = "some do" if sure else "not shown" if right else "none does"
+    return said + ("" if whole else " so far"), "; ".join(
+        filter(
+            None,
+            [
+                named(sure),
+                f"{len(judged)} looked at",
+                f"alone, as chance calls one in forty: {named(alone)}" if alone else "",
+                f"the wrong way round: {named(wrong)}" if wrong else "",
+            ],
+        )
     )
 
 
@@ -333,8 +345,7 @@ def _by_place(where: Collection[Place], found: Mapping[tuple[str, str], Mapping[
 
 def _auroc(told: Foretold) -> str:
     """Mean (lowest to highest), and of how many trainings where not of all."""
-    few = "" if len(told.chances) == told.planned else f" ({len(told.chances)} of {told.planned} trainings)"
-    return f"{np.mean(told.chances):.2f} ({min(told.chances):.2f} to {max(told.chances):.2f}){few}"
+    return f"{np.mean(told.chances):.2f} ({min(told.chances):.2f} to {max(told.chances):.2f}){of_planned(told.chances, told.planned)}"
 
 
 def _picture(words: str, path: str) -> list[str]:

@@ -26,15 +26,16 @@ def complete(settings: Settings, finished: Finished, scale: str) -> list[Place]:
 
 
 def headline(settings: Settings, finished: Finished, scale: str) -> str:
-    """Mean score (lowest and highest training) by task, at the largest budget that is complete; price of a chunk."""
+    """Mean score (lowest and highest training) by task, at the largest budget that is complete; price of a chunk on the first."""
     shown = largest(complete(settings, finished, scale))
     if not shown:
         return "No task is complete yet."
-    header = ("policy, steps", *_columns(shown, " core-minutes"), "MFLOP a chunk", "ms, batch 1", "ms, batch 32")
+    priced = f" ({shown[0][0]})" if len(dict(shown)) > 1 else ""
+    header = ("policy, steps", *_columns(shown, " core-minutes"), f"MFLOP a chunk{priced}", f"ms, batch 1{priced}", f"ms, batch 32{priced}")
     lines = _table(header)
     for answer in _headline_answers(settings, scale):
         found = {place: _asked(settings, finished, place, answer) for place in shown}
-        timed = [one for mine in found.values() for _, tree in mine if "latency_ms" in (one := tree["samplers"].get(answer.sampler, {}))]
+        timed = [one for _, tree in found[shown[0]] if "latency_ms" in (one := tree["samplers"].get(answer.sampler, {}))]
         milliseconds = (f"{np.median([one['latency_ms'][size]['p50'] for one in timed]):.1f}" if timed else "" for size in ("1", "32"))
         operations = f"{timed[0]['chunk_flops'] / 1e6:.1f}" if timed else ""
         lines.append(

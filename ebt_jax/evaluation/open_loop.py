@@ -59,14 +59,23 @@ def open_dataset(policy: Policy, data_dir: str, name: str, cache_dir: str = "", 
 
 
 def trained_on(policy: Policy, name: str, split: str) -> bool | None:
-    """Whether the policy learnt from this split of `open_dataset(..., as_trained=True)`; None where nobody noted that."""
-    return None if policy.experiment is None else split == "train" and name in policy.experiment.datasets
+    """Whether the policy learnt from this split of `open_dataset(..., as_trained=True)`; None where nobody noted that.
+
+    What its run did not learn from, a checkpoint that it started from may have.
+    """
+    if policy.experiment is None:
+        return None
+    learnt = split == "train" and name in policy.experiment.datasets
+    return True if learnt else None if policy.experiment.init_from else False
 
 
 def which_episodes(policy: Policy, name: str, split: str) -> str:
     """The same in words, to stand behind "episodes"."""
     if policy.experiment is None:
         return "that the policy may have been trained on"
+    if trained_on(policy, name, split) is None:
+        own = "held out of its run" if name in policy.experiment.datasets else "of a dataset that its run did not learn from"
+        return f"{own} (but it started from {policy.experiment.init_from}, which may have)"
     if name not in policy.experiment.datasets:
         return "of a dataset the policy was not trained on"
     return "the policy was trained on" if split == "train" else "held out of the policy's training"

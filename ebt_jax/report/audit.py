@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from matplotlib.figure import Figure
 
+from ebt_jax.normalize import Normalizer, normalize
 from ebt_jax.report.html import Section, figure, gallery, image, table, write_page
 from ebt_jax.report.plots import readable
 from ebt_jax.report.style import BLUE, MUTED, ORANGE, SERIES, STYLE, canvas
@@ -33,7 +34,7 @@ def write_audit_report(
     demonstrated: Float[np.ndarray, "m h a"],
     answers: Float[np.ndarray, "m h a"],
     dimensions: Sequence[str],
-    scale: Float[np.ndarray, " a"],
+    normalizer: Normalizer,
     pictures: UInt8[np.ndarray, "m y x 3"] | None,
 ) -> pathlib.Path:
     """Writes the page. `values` are of all chunks, `top` the rows of those to draw, whose chunks (robot units) and pictures follow."""
@@ -45,7 +46,10 @@ def write_audit_report(
     ]
     captions = [f"episode {episode[row]}, step {step[row]}: {values[row]:.3g}" for row in top]
     blocks = [
-        figure(_chunks(demonstrated / scale, answers / scale, captions, dimensions), "Solid: demonstrated. Dashed: the policy's answer.")
+        figure(
+            _chunks(normalize(demonstrated, normalizer), normalize(answers, normalizer), captions, dimensions),
+            "Solid: demonstrated. Dashed: the policy's answer.",
+        )
     ]
     if pictures is not None:
         blocks.append(gallery(image(frame, caption) for frame, caption in zip(pictures, captions, strict=True)))
@@ -66,10 +70,12 @@ def _chunks(
     drawing, axes = canvas(rows, min(3, len(captions)), height=0.35 + 1.9 * rows)
     for axis, actions, answer, caption in zip(axes, demonstrated, answers, captions, strict=False):
         axis.set_title(caption)
+        axis.set_xlabel("step of the chunk")
         for place, name in enumerate(dimensions):
-            colour = SERIES[place % len(SERIES)]
+            colour = SERIES[place] if len(dimensions) <= len(SERIES) else matplotlib.colormaps["turbo"](place / (len(dimensions) - 1))
             axis.plot(actions[:, place], color=colour, label=name)
             axis.plot(answer[:, place], color=colour, linestyle="--", linewidth=1)
+    axes[0].set_ylabel("normalised")
     axes[0].legend()
     for axis in axes[len(captions) :]:
         axis.set_axis_off()

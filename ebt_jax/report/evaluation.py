@@ -122,7 +122,7 @@ def _doubt(name: str, found: Mapping[str, Any]) -> Section:
     )
     header = ("statistic", "AUROC, first decisions", "AUROC, whole episode", "mean risk")
     rows = [(readable(key), one["auroc_beginning"], one["auroc"], one["aurc"]) for key, one in found["statistics"].items()]
-    caption = f"Dashed: acting in all episodes, {100 * found['failure_rate']:.0f} % failures."
+    caption = f"Dashed: acting in all episodes that could go on, {100 * found['failure_rate']:.0f} % failures."
     return Section(
         f"Doubt in {name}", text, [figure(risk_coverage(found["statistics"], found["failure_rate"]), caption), table(header, rows)]
     )

@@ -168,8 +168,9 @@ def success_rates(tasks: Mapping[str, Mapping[str, Any]]) -> Figure:
 def risk_coverage(statistics: Mapping[str, Mapping[str, Any]], failure_rate: float) -> Figure:
     """One line a statistic: share of failures against the share of episodes acted in, its "coverage" and "risk" as in results.json."""
     figure, (axis,) = canvas(1, 1, height=2.6, width=min(WIDTH, 6.8))
-    for colour, (name, curve) in zip((*SERIES, INK) * 3, statistics.items(), strict=False):
-        axis.plot(curve["coverage"], curve["risk"], color=colour, label=readable(name))
+    looks = [(colour, line) for line in ("-", ":", "-.") for colour in (*SERIES, INK)]
+    for (colour, line), (name, curve) in zip(looks, statistics.items(), strict=False):
+        axis.plot(curve["coverage"], curve["risk"], color=colour, linestyle=line, label=readable(name))
     axis.axhline(failure_rate, color=INK, linestyle="--", linewidth=0.8)
     axis.set_xlim(0, 1)
     axis.set_ylim(bottom=0)

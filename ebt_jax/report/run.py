@@ -28,9 +28,11 @@ def write_run_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
         raise FileNotFoundError(f"{workdir} must hold metrics.jsonl or config.json, got neither. Train with --workdir={workdir} first.")
     sections = [*_curves(records), *_time(records), *_descent(workdir)]
     summary = _last_numbers(records)
-    for results in sorted(workdir.glob("*/results.json")):
-        summary |= headline(read_results(results.parent))
-        sections += evaluation_sections(results.parent)
+    folders = [results.parent for results in sorted(workdir.glob("*/results.json"))]
+    for folder in folders:
+        of = f"{folder.name}: " if len(folders) > 1 else ""  # numbers of one are not those of another
+        summary |= {f"{of}{name}": value for name, value in headline(read_results(folder)).items()}
+        sections += [section._replace(title=f"{of}{section.title}") for section in evaluation_sections(folder)]
     if config:
         settings = [(name, json.dumps(value)) for name, value in flatten(config).items()]
         sections.append(Section("Configuration", "", [fold(f"{len(settings)} settings", table(("setting", "value"), settings))]))

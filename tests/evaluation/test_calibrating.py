@@ -134,7 +134,8 @@ def test_the_commands_calibrate_audit_and_export(tiny_run, tmp_path):
     assert policy.calibrated.references.shape == (8, 4, 4)
     found = json.loads(policy.calibration)["scores"]
     assert all(set(group) == set(Doubt._fields) for group in found.values())
-    for wrong in (("--dataset=x",), ("--evaluation=x", "--num_starts=2")):
+    own = (f"--data_dir={bundled_sample_dir()}", "--dataset=metaworld_pick_place_v3")
+    for wrong in (("--dataset=x",), ("--evaluation=x", "--num_starts=2"), ("--statistic=height",), own):
         assert command("calibrate", *wrong).returncode == 2
     audit = command(
         "audit", f"--data_dir={bundled_sample_dir()}", "--dataset=metaworld_pick_place_v3", "--every=30", f"--output={tmp_path / 'audit'}"

@@ -70,18 +70,27 @@ def test_the_splits_are_those_of_the_run(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("datasets", "split", "learnt", "words"),
+    ("datasets", "init_from", "split", "learnt", "words"),
     [
-        ((SAMPLE,), "train", True, "the policy was trained on"),
-        ((SAMPLE,), "validation", False, "held out of the policy's training"),
-        (("another",), "train", False, "of a dataset the policy was not trained on"),
-        (None, "train", None, "that the policy may have been trained on"),
+        ((SAMPLE,), "", "train", True, "the policy was trained on"),
+        ((SAMPLE,), "", "validation", False, "held out of the policy's training"),
+        (("another",), "", "train", False, "of a dataset the policy was not trained on"),
+        ((SAMPLE,), "runs/a", "train", True, "the policy was trained on"),
+        ((SAMPLE,), "runs/a", "validation", None, "held out of its run (but it started from runs/a, which may have)"),
+        (
+            ("another",),
+            "runs/a",
+            "train",
+            None,
+            "of a dataset that its run did not learn from (but it started from runs/a, which may have)",
+        ),
+        (None, "", "train", None, "that the policy may have been trained on"),
     ],
 )
 def test_it_is_said_whether_episodes_were_learnt_from(
-    datasets: tuple[str, ...] | None, split: str, learnt: bool | None, words: str
+    datasets: tuple[str, ...] | None, init_from: str, split: str, learnt: bool | None, words: str
 ) -> None:
-    policy = constant_policy([0.0] * 4, RUN._replace(datasets=datasets) if datasets else None)
+    policy = constant_policy([0.0] * 4, RUN._replace(datasets=datasets, init_from=init_from) if datasets else None)
     assert trained_on(policy, SAMPLE, split) is learnt
     assert which_episodes(policy, SAMPLE, split) == words
 
