@@ -58,10 +58,10 @@ This page is written by `python -m benchmarks.claims.render --phase=confirmation
 SCORES = """\
 ## Scores, and what a chunk costs
 
-{caption} Latencies were taken beside other work{load}: compare the operations."""
+{caption} {taken}"""
 
 HEADLINE_CAPTION = """\
-Mean score (lowest to highest training), and what a chunk of actions costs on a CPU. `diffusion`, `flow` and `regression` have no energy;
+Mean score (lowest to highest training), and what a chunk of actions costs on {where}. `diffusion`, `flow` and `regression` have no energy;
 the last rows, from `equilibrium-field` on, are two of the energies' objectives on networks without one."""
 
 PRIMARY = """\
@@ -130,12 +130,19 @@ Noisy sensors (a tenth of a standard deviation, which is little) against the sam
 every energy at every place lies between {low:.2f} and {high:.2f}."""
 
 
-def claims_page(settings: Settings, finished: Mapping[str, Finished], drawn: Collection[str] = ()) -> str:
+def claims_page(
+    settings: Settings,
+    finished: Mapping[str, Finished],
+    drawn: Collection[str] = (),
+    timings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
     """The whole of docs/claims.md: all claims at the first of the scales, scores and the first claims at the others.
 
     Args:
       drawn: names of the first scale's `claim_plots`.
+      timings: scale -> latencies of an idle machine, where they were taken.
     """
+    timings = timings or {}
     (scale, cells), *others = finished.items()
 
     def picture(name: str) -> str:
@@ -143,7 +150,8 @@ def claims_page(settings: Settings, finished: Mapping[str, Finished], drawn: Col
 
     sections = [preface(settings, cells, scale), "## In short", in_short(settings, cells, scale), missing_table(cells)]
     beside = load(cells)
-    sections += [SCORES.format(caption=HEADLINE_CAPTION, load=f" (load {beside})" if beside else ""), headline(settings, cells, scale)]
+    timing = timings.get(scale, {})
+    sections += [SCORES.format(caption=caption(timing), taken=_taken(timing, beside)), headline(settings, cells, scale, timing)]
     sections += [PRIMARY, primary_table(settings, cells, scale)]
     if measures := measures_table(settings, cells, scale):
         sections += [MEASURES, measures]
@@ -161,16 +169,28 @@ def claims_page(settings: Settings, finished: Mapping[str, Finished], drawn: Col
     sections += [claim_section(settings, cells, scale, claim, picture(_plot_name(number))) for number, claim in enumerate(CLAIMS)]
     sections.append(foresight_section(settings, cells, scale, picture(FORESIGHT_PLOT)))
     for name, theirs in others:
-        sections += _other_scale(settings, theirs, name)
+        sections += _other_scale(settings, theirs, name, timings.get(name, {}))
     return "\n\n".join(sections) + "\n"
 
 
-def _other_scale(settings: Settings, finished: Finished, scale: str) -> list[str]:
+def caption(timing: Mapping[str, Any]) -> str:
+    """Of the table of scores."""
+    cores = {1: "one core"}.get(timing.get("cores", 0), f"{timing.get('cores')} cores")
+    return HEADLINE_CAPTION.format(where=f"{cores} of an idle CPU" if timing else "a CPU")
+
+
+def _taken(timing: Mapping[str, Any], beside: str) -> str:
+    if timing:
+        return f"Latencies are of an idle machine ({timing['hardware']['cpu']}; p50 of a call from host arrays to host arrays)."
+    return f"Latencies were taken beside other work{f' (load {beside})' if beside else ''}: compare the operations."
+
+
+def _other_scale(settings: Settings, finished: Finished, scale: str, timing: Mapping[str, Any]) -> list[str]:
     """The sections of another scale: its tasks in this phase, what is missing, scores and the first claims."""
     suites = settings.scale(scale).suites
     shown = places(settings, finished, scale)
     tasks = ", ".join(f"{suite} ({suites[suite].difficulty})" for suite in dict(shown))
-    sections = [f"# {scale.capitalize()}: {tasks}", missing_table(finished), HEADLINE_CAPTION, headline(settings, finished, scale)]
+    sections = [f"# {scale.capitalize()}: {tasks}", missing_table(finished), caption(timing), headline(settings, finished, scale, timing)]
     sections += [
         f"{suite}, {budget}. {by}" for suite, budget in shown if (by := checkpoint_table(settings, finished, scale, suite, budget))
     ]
@@ -179,11 +199,11 @@ def _other_scale(settings: Settings, finished: Finished, scale: str) -> list[str
     return sections + [claim_section(settings, finished, scale, claim) for claim in CLAIMS[:OF_OTHER_SCALES]]
 
 
-def readme_section(settings: Settings, finished: Finished, scale: str) -> str:
+def readme_section(settings: Settings, finished: Finished, scale: str, timing: Mapping[str, Any]) -> str:
     """What the README shows between its marks: the verdicts, the headline, and a few published numbers beside it."""
     published = published_table(_shown_tasks(settings, finished, scale), headline=True)
     count = f"{len(finished.cells)} of {len(finished.cells) + len(finished.missing)} cells are finished." if finished.missing else ""
-    parts = [count, in_short(settings, finished, scale), HEADLINE_CAPTION, headline(settings, finished, scale)]
+    parts = [count, in_short(settings, finished, scale), caption(timing), headline(settings, finished, scale, timing)]
     return "\n\n".join([*filter(None, parts), *([PUBLISHED_CAPTION, published] if published else [])])
 
 

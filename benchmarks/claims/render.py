@@ -19,7 +19,7 @@ from benchmarks.claims.plots import compute_plot, palette, save, steps_plot
 from benchmarks.claims.provenance import processors
 from benchmarks.claims.settings import FILE, PHASES, Settings, read_settings
 from benchmarks.claims.statistics import CEILING, FLOOR
-from benchmarks.claims.store import RESULTS, read_results
+from benchmarks.claims.store import RESULTS, read_results, read_timing
 from benchmarks.claims.tables import (
     checkpoint_table,
     disturbed_table,
@@ -69,11 +69,12 @@ def main() -> None:
             drawn = claim_plots(settings, finished[_SCALE.value], _SCALE.value)
             for name, figure in drawn.items():
                 save(figure, page.parent / IMAGES / name)
-        page.write_text(claims_page(settings, finished, drawn))
+        timings = {scale: read_timing(results, scale) for scale in finished}
+        page.write_text(claims_page(settings, finished, drawn, timings))
         print(page)
     if _README.value:
         readme = pathlib.Path(_README.value)
-        section = readme_section(settings, finished[_SCALE.value], _SCALE.value)
+        section = readme_section(settings, finished[_SCALE.value], _SCALE.value, read_timing(results, _SCALE.value))
         readme.write_text(between_marks(readme.read_text(), section))
         print(_README.value)
 

@@ -25,17 +25,23 @@ def complete(settings: Settings, finished: Finished, scale: str) -> list[Place]:
     return [place for place in places(settings, finished, scale) if place not in missing]
 
 
-def headline(settings: Settings, finished: Finished, scale: str) -> str:
-    """Mean score (lowest and highest training) by task, at the largest budget that is complete; price of a chunk on the first."""
+def headline(settings: Settings, finished: Finished, scale: str, timing: Mapping[str, Any]) -> str:
+    """Mean score (lowest and highest training) by task, at the largest budget that is complete; price of a chunk.
+
+    Args:
+      timing: of an idle machine (`store.read_timing`), whose suite the price is of; where {}, the first task's cells say it.
+    """
     shown = largest(complete(settings, finished, scale))
     if not shown:
         return "No task is complete yet."
-    priced = f" ({shown[0][0]})" if len(dict(shown)) > 1 else ""
+    priced = f" ({timing.get('suite', shown[0][0])})" if len(dict(shown)) > 1 else ""
     header = ("policy, steps", *_columns(shown, " core-minutes"), f"MFLOP a chunk{priced}", f"ms, batch 1{priced}", f"ms, batch 32{priced}")
     lines = _table(header)
     for answer in _headline_answers(settings, scale):
         found = {place: _asked(settings, finished, place, answer) for place in shown}
+        quiet = timing.get("contestants", {}).get(answer.contestant, {}).get(answer.sampler)
         timed = [one for _, tree in found[shown[0]] if "latency_ms" in (one := tree["samplers"].get(answer.sampler, {}))]
+        timed = [quiet] if quiet else timed
         milliseconds = (f"{np.median([one['latency_ms'][size]['p50'] for one in timed]):.1f}" if timed else "" for size in ("1", "32"))
         operations = f"{timed[0]['chunk_flops'] / 1e6:.1f}" if timed else ""
         lines.append(

@@ -44,6 +44,17 @@ def locked(path: pathlib.Path, wait: bool = False) -> Iterator[bool]:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
+def timing_path(folder: pathlib.Path, scale: str) -> pathlib.Path:
+    """Where a scale's latencies of an idle machine are kept."""
+    return folder / "latency" / f"{scale}.json"
+
+
+def read_timing(folder: pathlib.Path, scale: str) -> dict[str, Any]:
+    """What `benchmarks.claims.timing` wrote for a scale; {} where it has not been run."""
+    path = timing_path(folder, scale)
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def first_result(folder: pathlib.Path, phase: str, scale: str) -> dict[str, Any] | None:
     """The finished cell of the first name, which all others of a confirmation are held against; None where none is finished."""
     path = min((folder / phase / scale).rglob("*.json"), default=None)

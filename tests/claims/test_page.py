@@ -13,7 +13,7 @@ from benchmarks.claims.published import published_table, read_published
 from benchmarks.claims.render import between_marks, finished_scales
 from benchmarks.claims.scores import headline
 from benchmarks.claims.settings import Answer, read_settings
-from benchmarks.claims.store import RESULTS, read_results, write_json
+from benchmarks.claims.store import RESULTS, read_results, read_timing, write_json
 
 STEPS, _, TWINS, BY_ITSELF, *_ = CLAIMS
 PUSHED = next(claim for claim in CLAIMS if claim.condition == "pushed")
@@ -104,16 +104,24 @@ def test_what_goes_wrong_is_compared_as_it_went(shown, tmp_path):
 
 def test_the_headline_shows_the_largest_budget_that_is_complete(shown):
     settings, finish = shown
-    assert headline(settings, finish({"flow": 0.5}), "small") == "No task is complete yet."
+    assert headline(settings, finish({"flow": 0.5}), "small", {}) == "No task is complete yet."
     (absent,) = enumerate_cells(settings, "confirmation", "small", Wanted(contestants=("flow",), budgets=(6,), seeds=(1,)))
     finished = finish(dict.fromkeys(settings.contestants, 0.5))
-    assert "pusht, 6 core-minutes" in headline(settings, finished, "small")
+    assert "pusht, 6 core-minutes" in headline(settings, finished, "small", {})
     finished.missing.append(absent)
-    table = headline(settings, finished, "small")
+    table = headline(settings, finished, "small", {})
     assert "pusht, 2 core-minutes" in table
     _, score, operations, one, many = row(table, "`diffusion`, 100 (DDPM)")
     assert score.startswith("0.5")
     assert (operations, one, many) == ("1.0", "1.0", "1.0")
+    calls = {"latency_ms": {"1": {"p50": 7.0}, "32": {"p50": 9.0}}, "chunk_flops": 2e6}
+    idle = {"suite": "pusht", "cores": 1, "hardware": {"cpu": "a processor"}, "contestants": {"diffusion": {"ddpm-100": calls}}}
+    timed = headline(settings, finished, "small", idle)
+    assert row(timed, "`diffusion`, 100 (DDPM)")[2:] == ["2.0", "7.0", "9.0"]
+    assert row(timed, "`flow`, 10")[2:] == ["1.0", "1.0", "1.0"]
+    page = claims_page(settings, {"small": finished}, timings={"small": idle})
+    assert "costs on one core of an idle CPU." in page
+    assert "Latencies are of an idle machine (a processor; p50" in page
 
 
 def test_a_training_that_diverged_is_marked_in_the_headline(shown, tmp_path):
@@ -123,7 +131,7 @@ def test_a_training_that_diverged_is_marked_in_the_headline(shown, tmp_path):
     tree = {**made_up_cell(settings, cell, 0.5), "samplers": {}, "diverged": "loss must stay finite"}
     write_json(result_path(tmp_path, cell, tree["trial"]), tree)
     finished = sort_out(settings, "confirmation", "small", read_results(tmp_path, "confirmation"))
-    assert row(headline(settings, finished, "small"), "`flow`, 10")[1].endswith("(0.00 to 0.50) (diverged)")
+    assert row(headline(settings, finished, "small", {}), "`flow`, 10")[1].endswith("(0.00 to 0.50) (diverged)")
     page = claims_page(settings, {"small": finished})
     assert "nan" not in page
     budgets = page.split("## Less training")[1]
@@ -302,7 +310,7 @@ def test_a_scale_of_fewer_contestants_shows_no_others(tmp_path):
         write_json(result_path(tmp_path, cell, ""), made_up_cell(settings, cell, 0.5))
     finished = sort_out(settings, "confirmation", "published", read_results(tmp_path, "confirmation"))
     assert not finished.missing
-    shown = headline(settings, finished, "published")
+    shown = headline(settings, finished, "published", {})
     assert "`flow`, 10" in shown
     assert "equilibrium-energy-score" not in shown
     assert "nan" not in shown
@@ -315,10 +323,11 @@ def test_the_committed_pages_show_the_committed_cells():
     settings = read_settings()
     finished = finished_scales(settings, "confirmation", "small", read_results(RESULTS, "confirmation"))
     remedy = "Run python -m benchmarks.claims.render --phase=confirmation --claims=docs/claims.md --readme=README.md."
-    page = claims_page(settings, finished, claim_plots(settings, finished["small"], "small"))
+    timings = {scale: read_timing(RESULTS, scale) for scale in finished}
+    page = claims_page(settings, finished, claim_plots(settings, finished["small"], "small"), timings)
     assert (ROOT / "docs/claims.md").read_text() == page, remedy
     readme = (ROOT / "README.md").read_text()
-    assert readme == between_marks(readme, readme_section(settings, finished["small"], "small")), remedy
+    assert readme == between_marks(readme, readme_section(settings, finished["small"], "small", timings["small"])), remedy
 
 
 def test_a_section_takes_the_place_of_the_one_between_the_marks():
