@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
 """What contestants reach and what an answer costs, across tasks: by score and other measures, steps, budget, and when things go wrong."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np

@@ -31,7 +31,7 @@ QUIET = 0.5
 
 _SCALE = flags.DEFINE_string("scale", "small", "Of settings.json.")
 _SUITE = flags.DEFINE_string("suite", "pusht", "Whose observations and chunks.")
-_DATA = flags.DEFINE_string("data_dir", "", "Folder of datasets, made there where they are missing.", required=True)
+_DATA = flags.DEFINE_string("data_dir", None, "Folder of datasets, made there where they are missing.", required=True)
 _ARCHIVES = flags.DEFINE_string("archives", os.environ.get("EBT_JAX_TEST_DATA", ""), "Folder with pusht/pusht_cchi_v7_replay.zarr.")
 _RESULTS = flags.DEFINE_string("results", str(RESULTS), "Folder of results.")
 

@@ -243,7 +243,7 @@ def opening(spec: DatasetSpec, proprio: Float[np.ndarray, "t p"], prefix: str = 
     return -values if "closed" in named[hands[0]] else values
 
 
-def _range(columns: Sequence[Float[np.ndarray, " t"]]) -> tuple[float, float]:
+def _range(columns: Sequence[Float[np.ndarray, " _"]]) -> tuple[float, float]:
     """The smallest number, and how far above it the largest lies."""
     numbers = np.concatenate(columns) if columns else np.zeros(1)
     return float(numbers.min()), float(np.ptp(numbers))

@@ -14,6 +14,7 @@ from ebt_jax.data.mixture import TOKENS, Mixture
 from ebt_jax.data.settings import bundled_sample_dir
 from ebt_jax.evaluation.audit import Audit, audit, chunks, episode_means, make_scorer, reference_chunks, write_csv
 from ebt_jax.evaluation.open_loop import open_dataset
+from ebt_jax.normalize import Normalizer
 from ebt_jax.policy import Policy
 from ebt_jax.report.audit import write_audit_report
 from ebt_jax.uncertainty import Fit
@@ -95,7 +96,7 @@ def test_the_files_put_the_worst_first(policy: Policy, mixture: Mixture, tmp_pat
         demonstrated=actions,
         answers=0 * actions,
         dimensions=["x", "y", "z", "grip"],
-        scale=np.ones(4, np.float32),
+        normalizer=Normalizer(np.zeros(4, np.float32), np.ones(4, np.float32)),
         pictures=np.zeros((4, 8, 8, 3), np.uint8),
     ).read_text()
     assert f"episode {found.episode[top[0]]}, step {found.step[top[0]]}" in page

@@ -56,5 +56,5 @@ def test_the_report_shows_the_curve_and_the_beginnings_number(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"suite": "metaworld", "tasks": {"reach-v3": task}, "mean_success_rate": 0.6}))
     page = write_evaluation_report(tmp_path).read_text()
     assert "Doubt in reach-v3" in page
-    assert "acting in all episodes, 40 % failures" in page
+    assert "acting in all episodes that could go on, 40 % failures" in page
     assert "first 2 decisions" in page

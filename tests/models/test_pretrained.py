@@ -160,7 +160,7 @@ def test_every_camera_that_has_the_encoder_gets_the_weights(monkeypatch, make_sp
     save_file(tensors, tmp_path / "model.safetensors")
     specs = make_specs(("primary", "wrist"))
     batch = jax.eval_shape(lambda: make_batch(specs, 1))
-    shapes_of = lambda config, specs=specs: jax.eval_shape(make_energy_model(config, specs).init, jax.random.key(0), batch)
+    shapes_of = lambda config: jax.eval_shape(make_energy_model(config, specs).init, jax.random.key(0), batch)
     config = model_variant("debug", vision="dinov2_small", vision_weights=str(tmp_path), share_vision=False)
     found = load_pretrained(config, {"model": shapes_of(config)})
     assert len(found) == 2 * len(parameters)
@@ -169,7 +169,7 @@ def test_every_camera_that_has_the_encoder_gets_the_weights(monkeypatch, make_sp
         np.testing.assert_array_equal(found[path], parameters["blocks/mlp/out/kernel"])
     assert load_pretrained(dataclasses.replace(config, vision_weights=""), shapes_of(config)) == {}
     with pytest.raises(ValueError, match=r"must have a dinov2_small in the network to fill, got none. Name cameras in model.cameras"):
-        load_pretrained(config, shapes_of(config, make_specs()))
+        load_pretrained(config, shapes_of(model_variant("debug")))
     scratch = model_variant("debug", vision_weights=str(tmp_path))
     with pytest.raises(ValueError, match="must be of a published encoder, got .* for model.vision='resnet_small'"):
         load_pretrained(scratch, shapes_of(scratch))
