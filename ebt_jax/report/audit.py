@@ -47,7 +47,7 @@ def write_audit_report(
     captions = [f"episode {episode[row]}, step {step[row]}: {values[row]:.3g}" for row in top]
     blocks = [
         figure(
-            _chunks(*(np.asarray(normalize(actions, normalizer)) for actions in (demonstrated, answers)), captions, dimensions),
+            _chunks(np.asarray(normalize(demonstrated, normalizer)), np.asarray(normalize(answers, normalizer)), captions, dimensions),
             "Solid: demonstrated. Dashed: the policy's answer.",
         )
     ]
