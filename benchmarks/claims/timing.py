@@ -8,7 +8,6 @@ this process is. Writes RESULTS/latency/SCALE.json, from where the page and the 
 
 import os
 import pathlib
-import sys
 import tempfile
 from typing import Any
 
@@ -67,7 +66,7 @@ def main() -> None:
             "load_before": busy,
             "cores": len(os.sched_getaffinity(0)),
             "xla_flags": os.environ.get("XLA_FLAGS", ""),
-            "command": " ".join(["python -m benchmarks.claims.timing", *(one for one in sys.argv[1:] if "=" in one and "/" not in one)]),
+            "command": f"python -m benchmarks.claims.timing --scale={_SCALE.value} --suite={_SUITE.value} --data_dir=DIR",
             "hardware": hardware(),
             "versions": versions(),
             "contestants": found,
