@@ -183,8 +183,8 @@ def caption(timing: Mapping[str, Any]) -> str:
 def _taken(timing: Mapping[str, Any], beside: str) -> str:
     if timing:
         return (
-            f"Latencies are of an idle machine ({timing['hardware']['cpu']}; p50 of a call from host arrays to host arrays), one contestant "
-            "after the other: rows of equal operations differ by what the machine's minutes do."
+            f"Latencies are of an idle machine ({timing['hardware']['cpu']}; p50 of a call from host arrays to host arrays), one "
+            "contestant after the other: rows of equal operations differ by what the machine's minutes do."
         )
     return f"Latencies were taken beside other work{f' (load {beside})' if beside else ''}: compare the operations."
 
