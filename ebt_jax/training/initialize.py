@@ -155,7 +155,7 @@ def check_frozen(settings: Settings, target: Params, published: Collection[str],
       target: as for `start_from`.
       published: names of parameters that have published values.
     """
-    given = {name.removeprefix(BASE_PREFIX) for name in published} | set(start.values if start else ())
+    given = _given(published, start)
     for part, patterns in settings.model.frozen.items():
         names = [name for pattern in patterns for name in fnmatch.filter(named_leaves(target), pattern)]
         drawn = sorted(set(names) - given)
@@ -168,11 +168,16 @@ def check_frozen(settings: Settings, target: Params, published: Collection[str],
             )
 
 
-def check_tuning(settings: Settings, target: Params, start: Start | None) -> None:
+def _given(published: Collection[str], start: Start | None) -> set[str]:
+    """Names of the parameters that do not begin as they are drawn."""
+    return {name.removeprefix(BASE_PREFIX) for name in published} | set(start.values if start else ())
+
+
+def check_tuning(settings: Settings, target: Params, published: Collection[str], start: Start | None) -> None:
     """Raises ValueError for adapters that would get no gradient, and for parameters that would be held as they were drawn.
 
     Args:
-      target: as for `start_from`.
+      target, published: as for `check_frozen`.
     """
     names, optimizer = named_leaves(target), settings.optimizer
     adapted = adapted_matrices(target, optimizer.lora) if optimizer.lora else {}
@@ -185,7 +190,7 @@ def check_tuning(settings: Settings, target: Params, start: Start | None) -> Non
                 f"model.{part}_frozen=False: a matrix with an adapter is held as it is, and optimizer.freeze holds the rest."
             )
     if start is not None and optimizer.freeze:
-        drawn = sorted(matching("optimizer.freeze", optimizer.freeze, list(names)) - set(start.values))
+        drawn = sorted(matching("optimizer.freeze", optimizer.freeze, list(names)) - _given(published, start))
         ours = [name for name in drawn if not any(fnmatch.fnmatch(name, p) for ps in settings.model.frozen.values() for p in ps)]
         if ours:
             raise ValueError(

@@ -121,7 +121,7 @@ def train(
             start = initialize.prepare(source, settings, mixture.specs, mixture.statistics, main, own) if source else None
             published = {name_prefix(settings.optimizer) + name: value for name, value in load_pretrained(settings.model, own).items()}
             initialize.check_frozen(settings, own, published, start)
-            initialize.check_tuning(settings, own, start)
+            initialize.check_tuning(settings, own, published, start)
             state = with_values(sharded_init(method, optimizer, example, settings.seed, mesh), published)
             if start is not None:
                 state = initialize.begin(state, start)

@@ -136,14 +136,15 @@ def test_adapters_and_what_would_stay_as_drawn_are_refused_where_nothing_trains_
     target = {"tokens": {"language": {"bert": {"words": {"kernel": leaf}}, "project": {"kernel": leaf}}}}
     dead, alive = "tokens/language/bert/words/kernel", "tokens/language/project/kernel"
     with pytest.raises(ValueError, match=rf"optimizer.lora must match no encoder .* got 1 matrices of model.language='minilm' \({dead}"):
-        check_tuning(settings(lora=["tokens/*"]), target, None)
-    check_tuning(settings(lora=["tokens/language/project/*"]), target, None)
-    check_tuning(settings(frozen=False, lora=["tokens/*"]), target, None)
+        check_tuning(settings(lora=["tokens/*"]), target, [], None)
+    check_tuning(settings(lora=["tokens/language/project/*"]), target, [], None)
+    check_tuning(settings(frozen=False, lora=["tokens/*"]), target, [], None)
     held = settings(freeze=["tokens/language/project/*"])
     with pytest.raises(ValueError, match=rf"optimizer.freeze must match parameters that the source has, got 1 .*: {alive}. Name"):
-        check_tuning(held, target, Start({dead: np.zeros(1)}, {}, [], ""))
-    check_tuning(held, target, Start({alive: np.zeros(1)}, {}, [], ""))
-    check_tuning(held, target, None)
+        check_tuning(held, target, [], Start({dead: np.zeros(1)}, {}, [], ""))
+    check_tuning(held, target, [], Start({alive: np.zeros(1)}, {}, [], ""))
+    check_tuning(held, target, [f"base/{alive}"], Start({dead: np.zeros(1)}, {}, [], ""))  # published weights, not drawn
+    check_tuning(held, target, [], None)
 
 
 def test_film_learns_in_a_frozen_resnet(tiny_config, monkeypatch):
