@@ -161,7 +161,8 @@ def _measured(
                 tree["samplers"][name] = found = _answers(workdir, name, sampler, policy, suite, ask)
                 logging.info("%s, %s: mean score %.3f of %d episodes", cell, name, np.mean(found["episodes"]["score"]), what.episodes)
         steps = {name: sampler.num_steps for name, sampler in parts(settings, cell)[1].samplers.items() if not sampler.stopping}
-        timed, operations = latency(policy, steps), chunk_flops(policy, steps)
+        timed = latency({name: (policy, asked_steps) for name, asked_steps in steps.items()})
+        operations = chunk_flops(policy, steps)
         for name in steps:
             tree["samplers"][name] |= {"latency_ms": timed[name], "chunk_flops": operations[name]}
         tree |= {"parameters": parameter_count(policy.params), "parameters_sha256": parameters}

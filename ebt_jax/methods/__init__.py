@@ -43,6 +43,15 @@ def method_settings(settings: Mapping[str, Any]) -> Any:
     return kind(**settings)
 
 
+def unread_mcmc(settings: Mapping[str, Any], mcmc: MCMC) -> list[str]:
+    """What of `mcmc` was changed from its default and decides nothing under the method `settings`: only "ebt" descends in training, and
+    others than it and "equilibrium" never do. `mcmc.gradient`, which changes no number anywhere, is not among them.
+    """
+    read = method_settings(settings).mcmc_read
+    changed = [field.name for field in dataclasses.fields(MCMC) if getattr(mcmc, field.name) != field.default]
+    return [f"mcmc.{name}" for name in changed if name not in read | {"gradient"}]
+
+
 def make_method(settings: Mapping[str, Any], mcmc: MCMC, model: EnergyModel | VectorModel, reach: float = 1.0) -> Method:
     """The method called `settings["name"]` with the remaining settings.
 

@@ -66,6 +66,7 @@ class Contrastive(Tie):
     spread: float = 0.33
     shrink: float = 0.5
     head: ClassVar[str] = "energy"
+    mcmc_read: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         super().__post_init__()

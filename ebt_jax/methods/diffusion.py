@@ -43,6 +43,7 @@ class Diffusion:
     start: float = 0.9
     clip: float = 1.0
     head: ClassVar[str] = "timed_vector"
+    mcmc_read: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.num_levels < 2:

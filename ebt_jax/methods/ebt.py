@@ -47,6 +47,7 @@ class EBT(Tie):
     num_starts: int = 4
     learn_step_size: bool = False
     head: ClassVar[str] = "energy"
+    mcmc_read: ClassVar[frozenset[str]] = frozenset(field.name for field in dataclasses.fields(MCMC))
 
     def __post_init__(self) -> None:
         super().__post_init__()

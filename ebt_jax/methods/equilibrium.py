@@ -25,6 +25,7 @@ from ebt_jax.types import Batch, Context, EnergyModel, Keys, Method, Metrics, Pa
 
 EQUILIBRIUM_HEADS = ("energy", "vector")
 DECAYS = ("truncated", "linear")
+MCMC_READ = frozenset({"num_steps", "step_schedule", "step_end", "momentum", "energy_temperature", "action_norm", "min_gradient"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Equilibrium(Tie):
             raise ValueError(f"method.head must be one of {EQUILIBRIUM_HEADS}, got {self.head!r}.")
         if self.head == "vector" and self.tie_weight > 0:
             raise ValueError(f"method.tie_weight must be 0 for a field, which has no energy to tie, got {self.tie_weight}.")
+
+    @property
+    def mcmc_read(self) -> frozenset[str]:
+        """Names in `MCMC`: those of the descent that acts."""
+        return MCMC_READ if self.travel > 0 else MCMC_READ | {"step_size"}
 
 
 def equilibrium(settings: Equilibrium, mcmc: MCMC, model: EnergyModel | VectorModel) -> Method:

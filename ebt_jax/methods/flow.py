@@ -27,6 +27,7 @@ class Flow:
     """Nothing to set: the number of steps is `sample_steps`."""
 
     head: ClassVar[str] = "timed_vector"
+    mcmc_read: ClassVar[frozenset[str]] = frozenset()
 
 
 def flow(settings: Flow, mcmc: MCMC, model: VectorModel) -> Method:

@@ -28,6 +28,7 @@ class Regression:
     objective: str = "mse"
     num_starts: int = 4
     head: ClassVar[str] = "vector"
+    mcmc_read: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:

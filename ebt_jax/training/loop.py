@@ -17,6 +17,7 @@ from ebt_jax.checkpoint import Checkpoints, finished_steps
 from ebt_jax.data.loader import make_loader, whose
 from ebt_jax.data.mixture import Mixture, open_mixture
 from ebt_jax.interruption import Interrupted, termination_requested
+from ebt_jax.methods import unread_mcmc
 from ebt_jax.models.pretrained import load_pretrained
 from ebt_jax.sharding import batch_shapes, make_mesh, to_devices
 from ebt_jax.training import initialize
@@ -97,6 +98,8 @@ def train(
         )
 
         method = tuned(settings.make_method(mixture.specs, mixture.statistics, mixture.manifest()), settings.optimizer)
+        if unread := unread_mcmc(settings.method, settings.mcmc):
+            logging.warning("method %s does not read %s: it decides nothing in this run.", settings.method["name"], ", ".join(unread))
         optimizer = make_optimizer(settings.optimizer, settings.num_steps)
         example = mixture.example_batch(1)
         shapes = jax.eval_shape(lambda: init_state(method, optimizer, example, settings.seed))

@@ -1,13 +1,13 @@
 """One really tiny cell from end to end, killed on the way: nothing that was done is done again."""
 
 import json
-import pathlib
 import shutil
 import types
 
 import numpy as np
 import pytest
 from made_up import small, write_settings
+from tiny_cells import demonstrated, shrink, tiny
 
 from benchmarks.claims import latency, rollouts
 from benchmarks.claims import measure as module
@@ -22,48 +22,12 @@ from benchmarks.claims.settings import Sampler
 from benchmarks.claims.store import locked, write_json
 from ebt_jax import cli
 from ebt_jax.data.pusht import pusht_zarr
-from ebt_jax.data.settings import bundled_sample_dir
 from ebt_jax.data.write import write_rlds
 from ebt_jax.evaluation.measured import EpisodeResult
 from ebt_jax.evaluation.rollouts import Asking, mean_second_difference
 from ebt_jax.loading import load
 from ebt_jax.policy import NotFiniteError, PolicyOutput
 from ebt_jax.stopping import Stopping
-
-
-def tiny(tree):
-    """The bundled sample's task, two contestants, one update's worth of budget and a little more, two episodes."""
-    scale = tree["scales"]["small"]
-    tree["scales"] = {"small": scale}
-    shrink(scale)
-    suite = {
-        **scale["suites"]["assembly"],
-        "task": "pick-place-v3",
-        "budgets": [1],
-        "seeds": 1,
-        "episodes": {"development": 2},
-        "conditions": {},
-    }
-    scale["suites"] = {"pick-place": suite}
-    tree["contestants"] = {name: tree["contestants"][name] for name in ("equilibrium", "regression")}
-    resting = {"num_steps": 9, "change": {"method.travel": 2.0}, "stopping": {"min_step_length": 1e-9}}
-    tree["contestants"]["equilibrium"]["samplers"] = {"2": 2, "1": 1, "adaptive": resting}
-    tree["contestants"]["equilibrium"]["sweep"] = {"key": "method.travel", "values": [0.5, 1.25], "num_steps": [2]}
-    tree["comparisons"] = tree["primary"] = [["equilibrium/2", "regression/1"]]
-
-
-def shrink(scale):
-    """To a really tiny network and a little more than one update."""
-    scale["core_minute"] = 1e8
-    scale["config"]["model"] |= {"width": 16, "decoder_layers": 1, "heads": 2, "unroll": 1}
-    scale["config"]["batch_size"] = 8
-    scale["config"]["mesh"] = {"data": -1, "fsdp": 1}  # pytest has eight devices
-
-
-def demonstrated(folder):
-    """The bundled sample in the place of what the suite's expert would show."""
-    folder.mkdir()
-    (folder / "metaworld_pick_place_v3_10").symlink_to(pathlib.Path(bundled_sample_dir(), "metaworld_pick_place_v3"))
 
 
 @pytest.mark.slow
@@ -236,7 +200,7 @@ def quick(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load", load)
     monkeypatch.setattr(module, "changed_policy", lambda policy, *_: policy)
     monkeypatch.setattr(module, "evaluate", evaluate)
-    monkeypatch.setattr(module, "latency", lambda policy, steps: {name: {} for name in steps})
+    monkeypatch.setattr(module, "latency", lambda asked: {name: {} for name in asked})
     monkeypatch.setattr(module, "chunk_flops", lambda policy, steps: dict.fromkeys(steps, 1))
     return types.SimpleNamespace(settings=settings, cell=cell, folders=folders, done=done, parameters=parameters)
 
@@ -382,10 +346,26 @@ def test_a_sampler_that_is_not_finite_scores_nothing_and_says_so(quick, monkeypa
     assert found["episodes"] == {"state": initial_states(quick.settings, quick.cell), "score": [0] * 20, "success": [0] * 20}
 
 
+def asked_policy(answer):
+    return types.SimpleNamespace(sample_actions=answer, sample_keys=lambda *_: None, specs=None, execution_horizon=8)
+
+
 def test_what_is_not_finite_takes_its_time(monkeypatch):
     monkeypatch.setattr(latency, "empty_batch", lambda *_: types.SimpleNamespace(observation=None))
-    policy = types.SimpleNamespace(sample_actions=not_finite, sample_keys=lambda *_: None, specs=None, execution_horizon=8)
-    assert latency.latency(policy, {"2": 2}, seconds=0)["2"]["1"]["p50"] == 500
+    assert latency.latency({"2": (asked_policy(not_finite), 2)}, seconds=0)["2"]["1"]["p50"] == 500
+
+
+def test_all_who_are_timed_take_turns(monkeypatch):
+    monkeypatch.setattr(latency, "empty_batch", lambda *_: types.SimpleNamespace(observation=None))
+    calls = []
+
+    def answer(*arguments):
+        calls.append(arguments[2])
+        return types.SimpleNamespace(seconds={"total": 0.001 * arguments[2]})
+
+    found = latency.latency({("a", "one"): (asked_policy(answer), 1), ("b", "four"): (asked_policy(answer), 4)}, seconds=0)
+    assert calls == [1, 4] * 2 * (1 + latency.TURNS)  # the first of each batch size compiles
+    assert found["b", "four"]["32"] == {"p50": 4, "p99": 4, "calls": latency.TURNS, "an_action": 4 / (32 * 8)}
 
 
 def test_answers_that_rest_by_themselves_say_after_how_many_steps():

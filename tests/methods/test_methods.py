@@ -1,5 +1,6 @@
 """The promises every method makes, and the energies' objectives on distributions whose answer is known."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from ebt_jax.mcmc import MCMC
-from ebt_jax.methods import make_method, method_settings
+from ebt_jax.methods import METHODS, make_method, method_settings, unread_mcmc
 from ebt_jax.methods.diffusion import signal_levels
 from ebt_jax.methods.ebt import LOSS_STEPS, OBJECTIVES, energy_score
 from ebt_jax.sharding import make_mesh
@@ -324,3 +325,63 @@ def test_min_gradient_stops_each_sample_by_itself_with_the_steps_as_a_cap(settin
     assert np.isnan(sample.trace_energy[near:, 0]).all()
     assert sample.trace_gradient_norm[near - 2, 0] < 1e-3 <= sample.trace_gradient_norm[near - 3, 0]
     np.testing.assert_allclose(sample.energy, quadratic.energy(None, context, sample.actions), rtol=1e-6)
+
+
+EVERYTHING = MCMC(
+    extra_steps=1,
+    step_schedule="linear",
+    step_end=0.5,
+    step_size_jitter=1.5,
+    energy_temperature=2.0,
+    momentum=0.5,
+    action_norm="first",
+    noise_start=0.2,
+    noise_end=0.1,
+    min_gradient=0.1,
+)
+"""Each setting at a value under which the others tell."""
+
+OTHERWISE: dict[str, Any] = {
+    "num_steps": 3,
+    "extra_steps": 2,
+    "step_size": 0.5,
+    "step_schedule": "cosine",
+    "step_end": 0.25,
+    "step_size_jitter": 2.0,
+    "energy_temperature": 3.0,
+    "momentum": 0.25,
+    "action_norm": "every",
+    "noise_start": 0.3,
+    "noise_end": 0.05,
+    "noise_schedule": "linear",
+    "stop_gradient": False,
+    "stop_gradient_velocity": False,
+    "min_gradient": 0.2,
+}
+
+
+@pytest.mark.parametrize("settings", [*({"name": name} for name in METHODS), {"name": "equilibrium", "travel": 0.0}], ids=str)
+def test_what_a_method_is_said_not_to_read_is_no_part_of_its_computation_and_all_else_is(settings: dict[str, Any]) -> None:
+    batch = jax.eval_shape(lambda: bimodal.draw(jax.random.key(0), 4))
+    some_keys = jax.eval_shape(lambda: keys(4))
+
+    def computation(mcmc: MCMC) -> str:
+        method = make_method(settings, mcmc, bimodal.model_for(method_settings(settings).head))
+        params = jax.eval_shape(method.init, jax.random.key(1), batch)
+        context = jax.eval_shape(method.encode, params, batch.observation)
+        num_steps = min(3, method.sample_steps)
+        learnt = jax.jit(jax.grad(lambda p, b, k: method.loss(p, b, k)[0])).lower(params, batch, some_keys)
+        acts = jax.jit(lambda p, c, k: method.sample(p, c, k, num_steps)).lower(params, context, some_keys)
+        return f"{learnt.as_text()} {acts.as_text()} {method.sample_steps}"
+
+    usual = computation(EVERYTHING)
+    changed = {key: dataclasses.replace(EVERYTHING, **{key: value}) for key, value in OTHERWISE.items()}
+    silent = {f"mcmc.{key}" for key, mcmc in changed.items() if computation(mcmc) == usual}
+    assert silent == {key for mcmc in changed.values() for key in unread_mcmc(settings, mcmc)} & {f"mcmc.{key}" for key in OTHERWISE}
+    assert set(OTHERWISE) == {field.name for field in dataclasses.fields(MCMC)} - {"gradient"}
+
+
+def test_settings_at_their_defaults_are_not_spoken_of() -> None:
+    assert unread_mcmc({"name": "flow"}, MCMC(gradient="lean")) == []
+    assert unread_mcmc({"name": "flow"}, MCMC(num_steps=4)) == ["mcmc.num_steps"]
+    assert unread_mcmc({"name": "equilibrium"}, MCMC(num_steps=4, step_size=0.3, noise_start=0.1)) == ["mcmc.step_size", "mcmc.noise_start"]
