@@ -84,8 +84,8 @@ STEPS = """\
 ## Score against steps
 
 The same trainings, asked in several ways: {place}. `equilibrium` and its field travel 1.0 in one and two steps, 1.25 in more, a quarter a
-step where they rest by themselves (in the mean of the steps they took, at most ten). Steps times step size was swept for every contestant with a
-descent, in development, one training each ([experiments.md](experiments.md#pusht-steps-and-step-sizes))."""
+step where they rest by themselves (in the mean of the steps they took, at most ten). Steps times step size was swept for every
+contestant with a descent, in development, one training each ([experiments.md](experiments.md#pusht-steps-and-step-sizes))."""
 
 LESS_TRAINING = """\
 ## Less training
