@@ -33,7 +33,7 @@ UPDATES = flags.DEFINE_integer("updates", 2500, "Updates of each network.")
 METHODS = {
     "ebt, MSE, 2 steps": ({"name": "ebt"}, MCMC(num_steps=2), 2),
     "ebt, energy score, 2 steps": ({"name": "ebt", "objective": "energy_score"}, MCMC(num_steps=2), 2),
-    "equilibrium, 5 steps": ({"name": "equilibrium"}, MCMC(step_size=0.3), 5),
+    "equilibrium, 5 steps": ({"name": "equilibrium", "travel": 0.0}, MCMC(step_size=0.3), 5),
     "contrastive, 50 steps": ({"name": "contrastive"}, MCMC(), 50),
     "flow, 10 steps": ({"name": "flow"}, MCMC(), 10),
     "diffusion, 100 steps": ({"name": "diffusion"}, MCMC(), 100),
@@ -111,7 +111,7 @@ def levels():
     actions = fork.draw_actions(jax.random.key(98), numbers)
     truth = -np.asarray(fork.log_density(numbers, actions))
     for axis, weight, title in zip(axes, (0.0, 0.1), ("descent alone", "with the tie, weight 0.1"), strict=True):
-        method = make({"name": "equilibrium", "tie_weight": weight}, MCMC(step_size=0.3))
+        method = make({"name": "equilibrium", "tie_weight": weight}, MCMC())
         params = jax.vmap(lambda seed, method=method: trained(method, seed))(jnp.arange(3))
         for seed, colour in enumerate(SERIES[:3]):
             one = jax.tree.map(lambda x, seed=seed: x[seed], params)

@@ -72,6 +72,8 @@ def main() -> None:
         check_enough(_RISK.value, sum(len(part.episodes) for part in mixture.split(split)))  # before hours of measuring
         courses = demonstrated(policy, mixture, split, settings, seed=_SEED.value, progress=cli.progress)
         episodes = f"of the training split of {_DATASET.value}" if _DATASET.value else "held out of training"
+        if policy.experiment and policy.experiment.init_from:
+            episodes += f" (but the run started from {policy.experiment.init_from}, which may have learnt from them)"
     calibration = Calibration(
         statistic=_STATISTIC.value or DEFAULT_STATISTIC,
         num_starts=settings.num_starts,

@@ -338,7 +338,10 @@ def _stopping(policy: Any, batch_size: int) -> Any:
     rules = (_STOP_GRADIENT.value, _STOP_ENERGY_DROP.value, _STOP_STEP_LENGTH.value)
     if rules == (0.0, -math.inf, 0.0) and not budget and not _MAX_STEPS.present:
         return None
-    cap = min(_MAX_STEPS.value, steps_within(policy, budget, batch_size, num_starts=_NUM_STARTS.value)) if budget else _MAX_STEPS.value
+    cap = _MAX_STEPS.value
+    if budget:
+        cap = min(cap, steps_within(policy, budget, batch_size, num_starts=_NUM_STARTS.value))
+        logging.info("--budget_ms=%g is --max_steps=%d here", budget, cap)
     return Stopping(cap, *rules)
 
 

@@ -12,8 +12,8 @@ from ebt_jax.normalize import make_normalizer
 from ebt_jax.policy import Experiment, Identity, Policy
 from ebt_jax.types import Params
 
-HOLDING_OUT = ("validation_fraction", "validation_folds", "validation_fold", "seed")
-"""The settings of a run's data that say which episodes it held out."""
+CHOOSING = ("validation_fraction", "validation_folds", "validation_fold", "seed", "on_bad")
+"""The settings of a run's data that say, with its filters, which episodes it learnt from and which it held out."""
 
 
 def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:
@@ -46,7 +46,7 @@ def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:
         calibration=calibration,
         experiment=Experiment(
             datasets=tuple(settings.data.weights),
-            held_out={name: getattr(settings.data, name) for name in HOLDING_OUT},
+            held_out={name: getattr(settings.data, name) for name in CHOOSING} | {"filters": dataclasses.asdict(settings.data.filters)},
             evaluation={**dataclasses.asdict(settings.evaluation), "tasks": list(settings.evaluation.tasks)},
             init_from=settings.init_from,
         ),

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from ebt_jax.data.folder import find_folder
 from ebt_jax.data.mixture import Episode, Mixture, episodes, open_mixture
 from ebt_jax.data.oxe import describe
-from ebt_jax.data.settings import DataSettings
+from ebt_jax.data.settings import DataSettings, Filters
 from ebt_jax.policy import Policy
 from ebt_jax.specs import check_compatible
 from ebt_jax.types import Observation
@@ -30,13 +30,15 @@ def open_dataset(policy: Policy, data_dir: str, name: str, cache_dir: str = "", 
     """A dataset as this policy reads it.
 
     Args:
-      as_trained: a dataset that the policy's run learnt from has its splits, so that "validation" is what the run held out. Otherwise, and
-        of other datasets, "train" is all episodes but those of the dataset's own validation split.
+      as_trained: a dataset that the policy's run learnt from has its splits and filters, so that "train" is what the run learnt from and
+        "validation" what it held out. Otherwise, and of other datasets, "train" is all episodes but those of the dataset's own
+        validation split.
 
     Raises ValueError listing every difference where the dataset is not what the policy was trained on.
     """
     known = policy.experiment
-    held_out = known.held_out if as_trained and known and name in known.datasets else {"validation_fraction": 0.0}
+    chosen: dict[str, Any] = dict(known.held_out) if as_trained and known and name in known.datasets else {"validation_fraction": 0.0}
+    chosen["filters"] = Filters(**chosen.get("filters", {}))
     spec = policy.specs.observation
     state = tuple(dimension.name for dimension in spec.proprio)
     there = {dimension.name for dimension in describe(find_folder(data_dir, name)).spec.proprio}
@@ -51,7 +53,7 @@ def open_dataset(policy: Policy, data_dir: str, name: str, cache_dir: str = "", 
         tokenizer=spec.language if spec.language.kind == "tokens" else "",
         proprio=state if there.issuperset(state) else ("*",),
         cache_dir=cache_dir,
-        **held_out,
+        **chosen,
     )
     mixture = open_mixture(settings)
     check_compatible(policy.specs, mixture.specs, f"dataset {name!r}")

@@ -69,6 +69,19 @@ def test_the_splits_are_those_of_the_run(tmp_path: pathlib.Path) -> None:
         other.split("validation")
 
 
+def test_the_splits_are_filtered_as_in_the_run(tmp_path: pathlib.Path) -> None:
+    folder = bundled_sample_dir()
+    lengths = [
+        len(episode.actions) for episode in episodes(open_dataset(constant_policy([0.0] * 4), folder, SAMPLE, str(tmp_path)), "train")
+    ]
+    least = int(np.median(lengths)) + 1
+    policy = constant_policy([0.0] * 4, RUN._replace(held_out={**RUN.held_out, "filters": {"min_steps": least}}))
+    opened = open_dataset(policy, folder, SAMPLE, str(tmp_path), as_trained=True)
+    kept = [len(episode.actions) for split in ("train", "validation") for episode in episodes(opened, split)]
+    assert sorted(kept) == sorted(length for length in lengths if length >= least)
+    assert len(open_dataset(policy, folder, SAMPLE, str(tmp_path)).main.train.episodes) == 100
+
+
 @pytest.mark.parametrize(
     ("datasets", "init_from", "split", "learnt", "words"),
     [
