@@ -111,7 +111,7 @@ types: setup ## Check types
 pod-check-two: POD_FLAGS = --configs=configs/pusht.py,configs/bridge.py --topologies=v5e:16x16
 pod-check-two: pod-check ## The two that take no minute each
 
-ci: lint types test slow notebooks parity pod-check-two ## All of the above but the soak, as .ci/run does
+ci: lint types test slow notebooks parity pod-check-two ## Style, types, all tests, notebooks, parity, pod-check-two: as .ci/run does
 
 lock: ## Resolve requirements.lock anew (needs uv; versions move only where they must, or with UPGRADE=--upgrade)
 	@if [ -z "$(UV)" ]; then echo "error: make lock needs uv: pip install uv" >&2; exit 1; fi

@@ -141,7 +141,7 @@ def problems(facts: Sequence[dict[str, Any]], expected_devices: int) -> list[str
             f"the run must have {expected_devices} devices, got {first['devices']} over {len(facts)} processes. "
             "Were all machines started, and does each see all of its devices?"
         )
-    batch_size, parts = first["batch"][0], first["devices"] * first["batch"][1]
+    batch_size, parts = first["batch"][0], first["devices"] * (first["batch"][1] or 1)
     if batch_size % parts:
         found.append(
             f"batch_size must be a multiple of devices x optimizer.accumulate_steps, {parts}, got {batch_size}. "

@@ -10,6 +10,7 @@ import pathlib
 import uuid
 from typing import NamedTuple
 
+from absl import logging
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from ebt_jax.data import jobs, records, remote
@@ -31,11 +32,18 @@ class Task(NamedTuple):
 def to_array_record(folder: Folder, output: str | os.PathLike[str], runner: jobs.Runner | None = None) -> pathlib.Path:
     """Writes every split of `folder` to `output/NAME/VERSION` and returns that folder; it opens with tensorflow-datasets too.
 
-    Raises FileExistsError where the folder is complete already, and what `records.scan` raises for a shard that is missing or damaged.
+    A folder that is complete already is left as it is. Raises FileExistsError where it is another dataset's, and what `records.scan` raises
+    for a shard that is missing or damaged.
     """
     target = pathlib.Path(output) / folder.name / folder.version
+    info = json.loads(remote.read_text(folder.path / "dataset_info.json")) | {"fileFormat": "array_record"}
+    for split in info["splits"]:
+        split.pop("filepathTemplate", None)
     if (target / "dataset_info.json").exists():
-        raise FileExistsError(f"output must be a new folder, got {target}. Remove it or choose another --output.")
+        if json.loads((target / "dataset_info.json").read_text()) != info:
+            raise FileExistsError(f"array_record must be a folder without another dataset of this name and version, got {target}.")
+        logging.info("%s is complete already", target)
+        return target
     target.mkdir(parents=True, exist_ok=True)
     tasks = [
         Task(shard, folder.file_format, str(target / f"{folder.name}-{split}.array_record-{number:05d}-of-{len(shards):05d}"))
@@ -49,9 +57,6 @@ def to_array_record(folder: Folder, output: str | os.PathLike[str], runner: jobs
     for name in FILES:
         if remote.exists(folder.path / name):
             (target / name).write_text(remote.read_text(folder.path / name))
-    info = json.loads(remote.read_text(folder.path / "dataset_info.json")) | {"fileFormat": "array_record"}
-    for split in info["splits"]:
-        split.pop("filepathTemplate", None)
     (target / "dataset_info.json").write_text(json.dumps(info, indent=2))
     return target
 

@@ -71,12 +71,14 @@ class Start(NamedTuple):
       fresh: name -> True where it stays so, broadcast to the parameter; names without one are taken whole.
       rows: every parameter of target and source.
       state_read_by: by which statistics the source's network is taken to have read the state (`renormalize.Reading.words`).
+      incomplete: names in `values` of which the source lacks entries.
     """
 
     values: Mapping[str, NDArray]
     fresh: Mapping[str, NDArray]
     rows: list[Row]
     state_read_by: str
+    incomplete: Collection[str] = ()
 
 
 def read_source(path: str, settings: Settings, mesh: Mesh) -> Trained:
@@ -122,7 +124,7 @@ def start_from(source: Trained, settings: Settings, specs: Specs, statistics: St
     found = {_network_name(name): np.asarray(leaf) for name, leaf in read.items()}
     other_vision = model_differences(source.settings, settings, VISION)
     other_language = _language_difference(source.settings, source.specs, settings, specs)
-    values, fresh, rows = {}, {}, []
+    values, fresh, rows, incomplete = {}, {}, [], set()
     for full_name, leaf in named_leaves(target).items():
         name = _network_name(full_name)
         value = found.pop(name, None)
@@ -137,6 +139,8 @@ def start_from(source: Trained, settings: Settings, specs: Specs, statistics: St
             rows.append(row)
             if row.status != "new":
                 values[full_name], fresh[full_name] = moved, stay
+                if not set(ours[name].names) <= set(theirs[name].names):
+                    incomplete.add(full_name)
         elif value.shape == leaf.shape:
             values[full_name] = value
             rows.append(Row(full_name, leaf.shape, "loaded", "same name and shape"))
@@ -145,7 +149,7 @@ def start_from(source: Trained, settings: Settings, specs: Specs, statistics: St
     rows += [Row(name, value.shape, "skipped", "nothing here has this name") for name, value in found.items()]
     if not values:
         raise ValueError(f"init_from must share parameters with this configuration, got none of {len(rows)}:\n{table(rows)}")
-    return Start(values, fresh, rows, reading.words)
+    return Start(values, fresh, rows, reading.words, incomplete)
 
 
 def check_frozen(settings: Settings, target: Params, published: Collection[str], start: Start | None) -> None:
@@ -190,11 +194,12 @@ def check_tuning(settings: Settings, target: Params, published: Collection[str],
                 f"model.{part}_frozen=False: a matrix with an adapter is held as it is, and optimizer.freeze holds the rest."
             )
     if start is not None and optimizer.freeze:
-        drawn = sorted(matching("optimizer.freeze", optimizer.freeze, list(names)) - _given(published, start))
+        held = matching("optimizer.freeze", optimizer.freeze, list(names))
+        drawn = sorted(held - _given(published, start) | held & set(start.incomplete))
         ours = [name for name in drawn if not any(fnmatch.fnmatch(name, p) for ps in settings.model.frozen.values() for p in ps)]
         if ours:
             raise ValueError(
-                f"optimizer.freeze must match parameters that the source has, got {len(ours)} that would stay as they are drawn: "
+                f"optimizer.freeze must match parameters that the source has, got {len(ours)} that would stay as they begin, as a whole or in part: "
                 f"{', '.join(ours[:5])}{', ...' if len(ours) > 5 else ''}. Name the others alone."
             )
 

@@ -24,7 +24,7 @@ max_restarts=50
 option manifest "train_tpu, train_gpu or evaluate"
 option name "of the job"
 option image "container image with this checkout"
-option data_bucket "bucket with the datasets, seen at /data"
+option data_bucket "bucket with the datasets, seen at /data; train_tpu and train_gpu mount it, evaluate has no use for it"
 option runs_bucket "bucket for workdirs, seen at /runs"
 option service_account "of Kubernetes, allowed to read and write the buckets"
 option accelerator "node label: tpu-v5-lite-podslice, tpu-v5p-slice, tpu-v6e-slice, nvidia-h100-80gb"

@@ -6,7 +6,7 @@
 #
 # Training resumes by itself, so a restart is the same command. A slice that is not READY is given back, with the request that brought
 # it, and asked for anew; install.sh is repeated until it succeeded. Exit code 0 ends the watch; 75 (interrupted and saved) and a slice
-# that went away start again at once; any other failure counts, and so does a slice that cannot be had or looked at. --max_failures in a
+# that went away start again after --pause_seconds; any other failure counts, and so does a slice that cannot be had or looked at. --max_failures in a
 # row end the watch with the last one's code: the fault is not the machine's.
 # shellcheck source=../options.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../options.sh"

@@ -31,8 +31,16 @@ def test_the_records_are_the_same_and_the_index_agrees(folder, tmp_path):
         assert _records(rewritten, split) == _records(folder, split)
     before, after = (open_index(source, "train", Entry(toy_rlds.SPEC)) for source in (folder, rewritten))
     assert (before.columns["action"] == after.columns["action"]).all()
-    with pytest.raises(FileExistsError, match="output must be a new folder"):
-        to_array_record(folder, tmp_path / "out")
+
+
+def test_what_is_complete_is_left_and_what_is_anothers_is_refused(folder, tmp_path, monkeypatch):
+    target = to_array_record(folder, tmp_path)
+    monkeypatch.setattr(array_record, "rewrite", lambda task: pytest.fail("rewritten"))
+    assert to_array_record(folder, tmp_path) == target
+    info = target / "dataset_info.json"
+    info.write_text(info.read_text().replace('"numShards"', '"shards"').replace('"shardLengths"', '"lengths"'))
+    with pytest.raises(FileExistsError, match=f"array_record must be a folder without another dataset of this name and version, got {target}"):
+        to_array_record(folder, tmp_path)
 
 
 def test_a_conversion_that_stopped_goes_on(folder, tmp_path, monkeypatch):
