@@ -1,6 +1,9 @@
 """Does the descent itself know? Its numbers at an episode's first decision, against how the episode ended and against noisy sensors.
 
 A failure runs longer than a success, so whatever is taken over a whole episode knows its length: the first decision is the fair one.
+
+An AUROC's standard error over episodes is DeLong's (Biometrics 44, 1988): with V_i the share of the m others' episodes that episode i is
+ranked right against, var(V over failures) / their number + var(V over successes) / theirs.
 """
 
 import collections
@@ -14,7 +17,7 @@ from benchmarks.claims.cells import Cell
 from benchmarks.claims.claims import Place
 from benchmarks.claims.finished import Finished, column, has_column, planned, trainings
 from benchmarks.claims.settings import Settings
-from benchmarks.claims.statistics import Interval, pooled_interval
+from benchmarks.claims.statistics import Interval, normal_half, pooled_interval
 from benchmarks.claims.tables import row
 from ebt_jax.evaluation.doubt import auroc, risk_coverage
 
@@ -56,26 +59,37 @@ def foresight_table(settings: Settings, finished: Finished, suite: str, budget: 
 
 
 class Foretold(NamedTuple):
-    """AUROC of failure by one statistic at one place: of every training that has failures and successes, and how many were planned."""
+    """AUROC of failure by one statistic at one place.
+
+    Attributes:
+      chances, errors: of every training that has failures and successes enough, and its standard error over episodes.
+      trained, planned: how many trainings there are, and how many there will be.
+    """
 
     chances: list[float]
+    errors: list[float]
+    trained: int
     planned: int
 
-    @property
-    def interval(self) -> Interval | None:
-        """Student's, over trainings; None where there are not two."""
-        return pooled_interval([[np.array([one]) for one in self.chances]]) if len(self.chances) > 1 else None
+    def interval(self, looked_at: int = 1) -> Interval | None:
+        """The wider of Student's over trainings and the normal one over episodes, as `pooled_interval`; None where there are not two.
 
-    def sure(self, looked_at: int) -> bool:
-        """Whether it is better than a coin at a confidence that `looked_at` of its kind hold together with 95 % (Bonferroni)."""
-        return self.said == "better" and pooled_interval([[np.array([one]) for one in self.chances]], 1 - 0.05 / looked_at).low > COIN
+        Args:
+          looked_at: how many of its kind hold together with 95 % (Bonferroni).
+        """
+        if len(self.chances) < 2:
+            return None
+        confidence = 1 - 0.05 / looked_at
+        students = pooled_interval([[np.array([one]) for one in self.chances]], confidence)
+        half = max(students.high - students.mean, normal_half(float(np.linalg.norm(self.errors)) / len(self.errors), confidence))
+        return Interval(students.mean, students.mean - half, students.mean + half)
 
-    @property
-    def said(self) -> str:
-        """ "better" than a coin, "worse", or neither; "none" where trainings are missing."""
-        if self.interval is None or len(self.chances) < self.planned:
+    def said(self, looked_at: int = 1) -> str:
+        """ "better" than a coin, "worse", or neither; "none" where trainings are missing, or fail or succeed too seldom."""
+        interval = self.interval(looked_at)
+        if interval is None or len(self.chances) < self.planned:
             return "none"
-        return "better" if self.interval.low > COIN else "worse" if self.interval.high < COIN else "undecided"
+        return "better" if interval.low > COIN else "worse" if interval.high < COIN else "undecided"
 
 
 def foretold(settings: Settings, finished: Finished, where: Iterable[Place]) -> dict[tuple[str, str], dict[Place, Foretold]]:
@@ -83,8 +97,9 @@ def foretold(settings: Settings, finished: Finished, where: Iterable[Place]) -> 
     found: dict[tuple[str, str], dict[Place, Foretold]] = collections.defaultdict(dict)
     for place in where:
         for name, first, statistic, trees in _told_by(settings, finished, *place):
-            if values := chances(settings, trees, first, statistic):
-                found[name, statistic][place] = Foretold(values, planned(finished, *place))
+            if mixed := _mixed(settings, trees, first, statistic):
+                values, errors = [auroc(*one) for one in mixed], [auroc_error(*one) for one in mixed]
+                found[name, statistic][place] = Foretold(values, errors, len(trees), planned(finished, *place))
     return dict(found)
 
 
@@ -101,7 +116,8 @@ def surer_half(settings: Settings, finished: Finished, where: Iterable[Place]) -
         for name, first, statistic, trees in _told_by(settings, finished, *place):
             if mixed := _mixed(settings, trees, first, statistic):
                 every, surer = [float(np.mean(which)) for _, which in mixed], [_surer_half(values, which) for values, which in mixed]
-                found[name, statistic][place] = f"{_mean(every)}, surer half {_mean(surer)}{of_planned(mixed, planned(finished, *place))}"
+                counted = of_planned(len(mixed), len(trees), planned(finished, *place))
+                found[name, statistic][place] = f"{_mean(every)}, surer half {_mean(surer)}{counted}"
     return dict(found)
 
 
@@ -146,9 +162,17 @@ def _numbers(tree: Mapping[str, Any], sampler: str, key: str) -> Float[np.ndarra
     return np.array([np.inf if value is None else value for value in values], float)
 
 
-def of_planned(found: Sequence[Any], wanted: int) -> str:
-    """ " (1 of 5 trainings)" where some are missing."""
-    return "" if len(found) == wanted else f" ({len(found)} of {wanted} trainings)"
+def auroc_error(values: Float[np.ndarray, " e"], failed: Bool[np.ndarray, " e"]) -> float:
+    """Standard error of `auroc` over episodes (DeLong)."""
+    above = (values[failed][:, None] > values[~failed]) + 0.5 * (values[failed][:, None] == values[~failed])
+    return float(np.sqrt(sum(above.mean(axis=axis).var(ddof=1) / above.shape[1 - axis] for axis in (0, 1))))
+
+
+def of_planned(mixed: int, trained: int, wanted: int) -> str:
+    """ " (1 of 5 trainings)" where some are missing, " (4 of 5 trainings fail and succeed enough)" where all are there."""
+    if mixed == wanted:
+        return ""
+    return f" ({mixed} of {wanted} trainings{' fail and succeed enough' if trained == wanted else ''})"
 
 
 def _surer_half(values: Float[np.ndarray, " e"], failed: Bool[np.ndarray, " e"]) -> float:

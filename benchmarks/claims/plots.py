@@ -9,25 +9,27 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
-from benchmarks.claims.finished import Finished, column, trainings
+from benchmarks.claims.finished import Finished, column, planned, trainings
 from benchmarks.claims.settings import Settings
 from benchmarks.claims.statistics import Interval
-from benchmarks.claims.tables import label
+from benchmarks.claims.tables import kind, label
 from ebt_jax.report.style import BLUE, GREEN, GRID, MUTED, ORANGE, PAPER, STYLE, canvas
 
-PRICES: dict[str, Callable[[Mapping[str, Any]], float]] = {
+PRICES: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     "operations of training": lambda tree: tree["flops"],
     "updates of training": lambda tree: tree["updates"] + tree.get("pretraining", {"updates": 0})["updates"],
-    "seconds of training, without compilation": lambda tree: tree["training"]["update_seconds"],
+    "seconds of a processor in training": lambda tree: tree["training"]["cpu_seconds"],
 }
-"""What a training cost, in three coins."""
+"""What a training cost, in three coins; None where it was not counted, as of one that was resumed. Seconds on a clock depend on what ran
+beside, and something always did."""
 
 
 def compute_plot(settings: Settings, finished: Finished, suites: Sequence[str], colours: Mapping[str, str]) -> Figure | None:
     """A row a suite: score of each contestant's first sampler against operations, updates and seconds of training.
 
-    None where all have one budget.
+    A mean that trainings are missing of is an open diamond. None where all have one budget.
     """
     shown = [suite for suite in suites if len(_budgets(finished, suite)) > 1]
     if not shown:
@@ -36,11 +38,16 @@ def compute_plot(settings: Settings, finished: Finished, suites: Sequence[str], 
     for number, suite in enumerate(shown):
         for (along, price), ax in zip(PRICES.items(), axes[len(PRICES) * number :], strict=False):
             for name, contestant in settings.contestants.items():
-                points = {}
+                points, partly = {}, {}
                 for budget in _budgets(finished, suite):
-                    if mine := _scored(settings, finished, suite, budget, name, contestant.first):
-                        points[float(np.mean([price(tree) for tree, _ in mine]))] = [score for _, score in mine]
+                    found = [(price(tree), score) for tree, score in _scored(settings, finished, suite, budget, name, contestant.first)]
+                    if mine := [(cost, score) for cost, score in found if cost is not None]:
+                        place = float(np.mean([cost for cost, _ in mine]))
+                        points[place] = [score for _, score in mine]
+                        if len(mine) < planned(finished, suite, budget):
+                            partly[place] = np.mean(points[place])
                 _draw(ax, points, f"{name}, {label(contestant.first, contestant.samplers[contestant.first].num_steps)}", colours[name])
+                ax.plot(list(partly), list(partly.values()), "D", markersize=5, color=colours[name], markerfacecolor=PAPER)
             _finish(ax, suite, along)
     _legend(figure, axes)
     return figure
@@ -56,9 +63,11 @@ def steps_plot(settings: Settings, finished: Finished, suites: Sequence[str], co
     for (suite, budget), ax in zip(shown, axes, strict=False):
         for name, contestant in settings.contestants.items():
             fixed = [sampler for sampler, asked in contestant.samplers.items() if not asked.stopping]
-            samplers = sorted(fixed, key=lambda sampler: contestant.samplers[sampler].num_steps)
-            steps = {contestant.samplers[sampler].num_steps: (budget, sampler) for sampler in samplers}
-            _draw(ax, _points(settings, finished, suite, name, steps), name, colours[name])
+            for way in dict.fromkeys(map(kind, fixed)):  # no line joins DDIM to DDPM
+                samplers = [sampler for sampler in fixed if kind(sampler) == way]
+                samplers.sort(key=lambda sampler: contestant.samplers[sampler].num_steps)
+                steps = {contestant.samplers[sampler].num_steps: (budget, sampler) for sampler in samplers}
+                _draw(ax, _points(settings, finished, suite, name, steps), name, colours[name])
         _finish(ax, _title(finished, suite, budget), "steps of the sampler")
         ax.set_xticks(TICKS, list(map(str, TICKS)))
         ax.minorticks_off()
@@ -167,6 +176,7 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
 def _finish(ax: Axes, title: str, along: str) -> None:
     """Log-scaled, from 0 to 1."""
     ax.set_xscale("log")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_ylim(0, 1.02)
     ax.set_title(title)
     ax.set_xlabel(along)

@@ -9,9 +9,9 @@ from benchmarks.claims.cells import Cell
 from benchmarks.claims.claims import HEADLINE, Claim, Place
 from benchmarks.claims.finished import Finished, column, has_column, largest, places, planned, trainings
 from benchmarks.claims.pairs import pair
-from benchmarks.claims.settings import Answer, Contestant, Settings
+from benchmarks.claims.settings import Answer, Contestant, Settings, Suite
 from benchmarks.claims.statistics import pooled_interval
-from benchmarks.claims.tables import broken, label, row, steps_taken
+from benchmarks.claims.tables import broken, kind, label, row, steps_taken
 
 Trained = list[tuple[Cell, dict[str, Any]]]
 
@@ -64,7 +64,7 @@ def measures_table(settings: Settings, finished: Finished, scale: str) -> str:
     shown = [
         (place, name)
         for place in largest(complete(settings, finished, scale))
-        for name in (*MEASURES, "jitter")
+        for name in (*(MEASURES if _told(finished, place, "final_coverage") else ()), "jitter")
         if _told(finished, place, name)
     ]
     if not shown:
@@ -107,11 +107,12 @@ def steps_table(settings: Settings, finished: Finished, scale: str, place: Place
     counts = sorted({steps for samplers in fixed.values() for steps in samplers})
     lines = _table(("contestant", *counts, "rests by itself"))
     for name, contestant in contestants.items():
+        several = len({kind(key) for key in fixed[name].values()}) > 1
 
-        def mean(sampler: str, name: str = name) -> str:
+        def mean(sampler: str, name: str = name, several: bool = several) -> str:
             answer = Answer(name, sampler)
             scores = [column(settings, *one, sampler, "score").mean() for one in _asked(settings, finished, place, answer)]
-            return f"{np.mean(scores):.2f}" if scores else ""
+            return f"{np.mean(scores):.2f}{f' ({kind(sampler)})' if several else ''}" if scores else ""
 
         cells = [mean(fixed[name][steps]) if steps in fixed[name] else "" for steps in counts]
         by_itself = [
@@ -169,10 +170,15 @@ def _disturbed(settings: Settings, finished: Finished, scale: str, place: Place,
     count = planned(finished, *place)
     partly = "" if len(mine) == count else f" ({len(mine)} of {count} trainings)"
     mean = f"{np.mean([one.mean() for one in wrong]):.2f}"
-    if len(mine) == 1 or (suite.simulator == "pusht" and suite.conditions[condition].push):
+    if len(mine) == 1 or not starts_as_ever(suite, condition):
         return mean + partly
     change = pooled_interval([[one - other for one, other in zip(wrong, plain, strict=True)]])
     return f"{mean} ({change}){partly}"
+
+
+def starts_as_ever(suite: Suite, condition: str) -> bool:
+    """Whether the score under the condition is of the same thing as without; a push on PushT starts it anew."""
+    return condition in suite.conditions and not (suite.simulator == "pusht" and suite.conditions[condition].push)
 
 
 def _headline_answers(settings: Settings, scale: str) -> Iterable[Answer]:

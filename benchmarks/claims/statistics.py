@@ -9,7 +9,7 @@ and reads the interval off the quantiles of the means (Efron & Tibshirani 1993, 
 1997, 3.8). With S trainings it is narrow by about sqrt((S - 1) / S) in what comes from training (`tests/claims/test_statistics.py`
 measures how often it holds), which is why every seed is shown beside every interval, and why no verdict is taken from it. Verdicts
 are of Student's t interval on the S trainings' mean differences, which holds as often as it says however few they are, and is as wide as
-that takes.
+that takes; where trainings agree by luck, so that it is narrower than what their episodes alone leave open, the latter's takes its place.
 """
 
 from collections.abc import Sequence
@@ -54,12 +54,14 @@ def mean_interval(values: Values, draws: int = DRAWS, seed: int = 0) -> Interval
 
 
 def pooled_interval(groups: Sequence[Values], confidence: float = 0.95) -> Interval:
-    """The mean over groups (tasks) of the mean over trainings, with Student's t interval; chance is what trainings differ by.
+    """The mean over groups (tasks) of the mean over trainings, with the wider of two intervals around it.
 
-        se^2 = sum_g s_g^2 / S_g / G^2,   s_g the standard deviation of the S_g trainings' means
+        se^2 = sum_g s_g^2 / S_g / G^2,               s_g the standard deviation of the S_g trainings' means: Student's t
+        se^2 = sum_gs v_gs / E_gs / S_g^2 / G^2,      v_gs the variance of the E_gs episodes of training s: normal
 
-    on the degrees of freedom of Welch and Satterthwaite: S - 1 for one group. Groups are the ones that are meant, not a sample of more.
-    Raises ValueError for a group of fewer than two trainings, which say nothing of another.
+    Student's has the degrees of freedom of Welch and Satterthwaite: S - 1 for one group. Groups are the ones that are meant, not a sample
+    of more. Trainings of one episode each have the first alone. Raises ValueError for a group of fewer than two trainings, which say
+    nothing of another.
     """
     means = [np.array([np.mean(one) for one in values]) for values in groups]
     if not means or any(len(one) < 2 for one in means):
@@ -67,8 +69,19 @@ def pooled_interval(groups: Sequence[Values], confidence: float = 0.95) -> Inter
     variances = np.array([one.var(ddof=1) / len(one) for one in means]) / len(means) ** 2
     centre, variance = float(np.mean([one.mean() for one in means])), float(variances.sum())
     freedom = variance**2 / np.sum(variances**2 / [len(one) - 1 for one in means]) if variance else 1.0
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance))
+    half = max(float(stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance)), normal_half(_episodes_error(groups), confidence))
     return Interval(centre, centre - half, centre + half)
+
+
+def normal_half(error: float, confidence: float) -> float:
+    """Half the width of the normal interval of this standard error."""
+    return float(stats.norm.ppf((1 + confidence) / 2) * error)
+
+
+def _episodes_error(groups: Sequence[Values]) -> float:
+    """Standard error of the mean over groups of the mean over trainings, by what episodes of one training differ by."""
+    varying = [(one, len(values)) for values in groups for one in values if len(one) > 1]
+    return float(np.sqrt(sum(np.var(one, ddof=1) / len(one) / trainings**2 for one, trainings in varying))) / len(groups)
 
 
 def differences(subject: Values, reference: Values) -> list[Float[np.ndarray, " e"]]:

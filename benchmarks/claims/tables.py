@@ -194,8 +194,12 @@ def trial_table(settings: Settings, finished: Finished) -> str:
 
 def label(sampler: str, steps: int) -> str:
     """ "10" or "10 (DDIM)"."""
-    kind = sampler.rstrip("0123456789-").upper()
-    return f"{steps} ({kind})" if kind else str(steps)
+    return f"{steps} ({kind(sampler)})" if kind(sampler) else str(steps)
+
+
+def kind(sampler: str) -> str:
+    """ "DDIM" of "ddim-10"; "" of "10"."""
+    return sampler.rstrip("0123456789-").upper()
 
 
 def steps_taken(sampler: str, asked: Sampler, trees: Sequence[Mapping[str, Any]]) -> str:

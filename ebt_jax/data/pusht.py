@@ -119,4 +119,6 @@ def pusht_zarr(path: str, name: str = "", spec: DatasetSpec | None = None) -> Co
         control_rate_hz=CONTROL_RATE_HZ,
         source="pusht_cchi_v7_replay.zarr of Diffusion Policy (arXiv 2303.04137), github.com/real-stanford/diffusion_policy",
     )
-    return Conversion(known, episodes(), len(ends), "Human demonstrations of PushT, from the replay buffer of Diffusion Policy, which has 206.")
+    return Conversion(
+        known, episodes(), len(ends), "Human demonstrations of PushT, from the replay buffer of Diffusion Policy, which has 206."
+    )

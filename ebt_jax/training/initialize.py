@@ -199,8 +199,8 @@ def check_tuning(settings: Settings, target: Params, published: Collection[str],
         ours = [name for name in drawn if not any(fnmatch.fnmatch(name, p) for ps in settings.model.frozen.values() for p in ps)]
         if ours:
             raise ValueError(
-                f"optimizer.freeze must match parameters that the source has, got {len(ours)} that would stay as they begin, as a whole or in part: "
-                f"{', '.join(ours[:5])}{', ...' if len(ours) > 5 else ''}. Name the others alone."
+                f"optimizer.freeze must match parameters that the source has, got {len(ours)} that would stay as they begin, whole or in "
+                f"part: {', '.join(ours[:5])}{', ...' if len(ours) > 5 else ''}. Name the others alone."
             )
 
 

@@ -1,12 +1,13 @@
 """The page of claims: verdicts of what is there, and nothing of what is not."""
 
+import numpy as np
 import pytest
 from made_up import made_up_cell, write_cells, write_settings
 
 from benchmarks.claims.cells import Wanted, enumerate_cells, result_path
 from benchmarks.claims.claims import CLAIMS, DIFFUSION, HEADLINE, OF_THE_PAPER, OTHER_ENERGIES, holds
 from benchmarks.claims.finished import sort_out
-from benchmarks.claims.foresight import Foretold
+from benchmarks.claims.foresight import Foretold, auroc_error, of_planned
 from benchmarks.claims.frozen import ROOT
 from benchmarks.claims.page import claim_plots, claim_section, claims_page, foreseen, foresight_section, in_short, readme_section
 from benchmarks.claims.published import published_table, read_published
@@ -14,6 +15,7 @@ from benchmarks.claims.render import between_marks, finished_scales
 from benchmarks.claims.scores import headline
 from benchmarks.claims.settings import Answer, read_settings
 from benchmarks.claims.store import RESULTS, read_results, read_timing, write_json
+from ebt_jax.evaluation.doubt import auroc
 
 STEPS, _, TWINS, BY_ITSELF, *_ = CLAIMS
 PUSHED = next(claim for claim in CLAIMS if claim.condition == "pushed")
@@ -102,6 +104,26 @@ def test_what_goes_wrong_is_compared_as_it_went(shown, tmp_path):
     assert change.startswith("(0.00")
 
 
+def test_what_a_disturbance_changes_is_told_beside_who_is_better_under_it(shown, tmp_path):
+    """Worse with noise, because worse without: the noise itself costs the subject a tenth less."""
+    settings, finish = shown
+    finish({"equilibrium": 0.5, "diffusion": 0.9})
+    for cell in enumerate_cells(settings, "confirmation", "small", Wanted(contestants=("equilibrium", "diffusion"))):
+        equilibrium = cell.contestant == "equilibrium"
+        tree = made_up_cell(settings, cell, 0.5)
+        plain, noisy, changed = ("2", "2, noisy", -0.1) if equilibrium else ("ddpm-100", "ddpm-100, noisy", -0.2)
+        before = np.linspace(0.4, 0.6, 20) if equilibrium else np.linspace(0.9, 1.0, 20)
+        tree["samplers"][plain]["episodes"]["score"] = before.tolist()
+        tree["samplers"][noisy]["episodes"]["score"] = (before + changed).tolist()
+        write_json(result_path(tmp_path, cell, tree["trial"]), tree)
+    finished = sort_out(settings, "confirmation", "small", read_results(tmp_path, "confirmation"))
+    section = claim_section(settings, finished, "small", next(claim for claim in CLAIMS if claim.condition == "noisy"))
+    compared, changes = section.split("What it changed of the subject's score")
+    assert row(compared, "equilibrium/2", "diffusion/ddpm-100")[2].endswith("**worse**")
+    assert row(changes, "equilibrium/2", "diffusion/ddpm-100")[2:] == ["0.10 [0.10, 0.10]"] * 2
+    assert "Judged against `diffusion/ddpm-100` alone" in compared
+
+
 def test_the_headline_shows_the_largest_budget_that_is_complete(shown):
     settings, finish = shown
     assert headline(settings, finish({"flow": 0.5}), "small", {}) == "No task is complete yet."
@@ -179,7 +201,8 @@ def test_ten_failures_and_ten_successes_say_something(shown, tmp_path):
         write_json(result_path(tmp_path, cell, tree["trial"]), tree)
     finished = sort_out(settings, "confirmation", "small", read_results(tmp_path, "confirmation"))
     section = foresight_section(settings, finished, "small")
-    assert "foretell failure: **some do so far** (`ebt-mse`, energy (pusht, 2: AUROC 1.00); 1 looked at" in section
+    assert "at a confidence that holds for all that are looked at together: 36," in section  # six energies, three statistics, two places
+    assert "foretell failure: **some do so far** (`ebt-mse`, energy (pusht, 2: AUROC 1.00))." in section
     assert "lies between 1.00 and 1.00." in section
     assert [line for line in section.splitlines() if line.startswith("| `ebt-mse`")] == [
         "| `ebt-mse`, energy | 1.00 (1.00 to 1.00) |",
@@ -192,13 +215,38 @@ def test_ten_failures_and_ten_successes_say_something(shown, tmp_path):
 
 def test_what_chance_would_call_is_not_a_verdict():
     """Three trainings above a coin: 0.55 by .01 is more than chance where one statistic is looked at, and not where 24 are."""
-    barely, clearly = (Foretold(values, 3) for values in ([0.54, 0.55, 0.56], [0.9, 0.905, 0.91]))
-    assert (barely.said, barely.sure(1), barely.sure(24)) == ("better", True, False)
-    assert clearly.sure(24)
-    others = {("other", str(i)): {("pusht", 2): Foretold([0.4, 0.5, 0.6], 3)} for i in range(23)}
-    words = "24 looked at; alone, as chance calls one in forty: `ebt`, energy (pusht, 2: AUROC 0.55)"
-    assert foreseen({("ebt", "energy"): {("pusht", 2): barely}, **others}, whole=True) == ("not shown", words)
-    assert foreseen({("ebt", "energy"): {("pusht", 2): clearly}, **others}, whole=True)[0] == "some do"
+    barely, clearly, under = (Foretold(values, [0.01] * 3, 3, 3) for values in ([0.54, 0.55, 0.56], [0.9, 0.905, 0.91], [0.1, 0.095, 0.09]))
+    assert (barely.said(), barely.said(24)) == ("better", "undecided")
+    assert (clearly.said(24), under.said(24)) == ("better", "worse")
+    others = {("other", str(i)): {("pusht", 2): Foretold([0.4, 0.5, 0.6], [0.01] * 3, 3, 3)} for i in range(23)}
+    words = "each by itself, as chance calls one in twenty: `ebt`, energy (pusht, 2: AUROC 0.55)"
+    assert foreseen({("ebt", "energy"): {("pusht", 2): barely}, **others}, 24, whole=True) == ("not shown", words)
+    assert foreseen({("ebt", "energy"): {("pusht", 2): clearly}, **others}, 24, whole=True)[0] == "some do"
+    words = "the wrong way round: `ebt`, energy (pusht, 2: AUROC 0.10)"
+    assert foreseen({("ebt", "energy"): {("pusht", 2): under}, **others}, 24, whole=True) == ("not shown", words)
+
+
+def test_trainings_that_agree_by_luck_foretell_nothing():
+    """0.55 three times over, of 200 episodes whose own error is .045 (DeLong): the interval is theirs."""
+    lucky = Foretold([0.546, 0.55, 0.551], [0.045] * 3, 3, 3)
+    assert lucky.said() == "undecided"
+    assert lucky.interval() == pytest.approx((0.549, 0.549 - 1.959964 * 0.045 / 3**0.5, 0.549 + 1.959964 * 0.045 / 3**0.5))
+
+
+def test_the_error_of_an_auroc_is_delongs():
+    """Failures 3, 1 and successes 2, 0: shares ranked right 1, 1/2 and 1/2, 1, so that the variance is 1/8 / 2 + 1/8 / 2."""
+    failed = np.array([True, True, False, False])
+    assert auroc_error(np.array([3.0, 1.0, 2.0, 0.0]), failed) == pytest.approx(0.125**0.5)
+    draw = np.random.default_rng(0)
+    values, failed = np.concatenate([draw.normal(0.5, 1, 80), draw.normal(0, 1, 120)]), np.arange(200) < 80
+    drawn = [auroc(np.concatenate([draw.choice(values[:80], 80), draw.choice(values[80:], 120)]), failed) for _ in range(2000)]
+    assert auroc_error(values, failed) == pytest.approx(np.std(drawn), rel=0.1)
+
+
+def test_trainings_that_seldom_fail_are_not_called_missing():
+    assert of_planned(5, 5, 5) == ""
+    assert of_planned(1, 1, 5) == " (1 of 5 trainings)"
+    assert of_planned(4, 5, 5) == " (4 of 5 trainings fail and succeed enough)"
 
 
 AT = {"pusht": ("pusht", 2), "hammer": ("hammer", 4)}
@@ -210,7 +258,17 @@ AT = {"pusht": ("pusht", 2), "hammer": ("hammer", 4)}
         ({"equilibrium/2": "as good"}, {"equilibrium/2": "better"}, "**holds**: pusht, 2 (`equilibrium/2`); hammer, 4 (`equilibrium/2`)."),
         ({"equilibrium/2": "worse"}, {"equilibrium/2": "better"}, "**holds on some of these tasks**: hammer, 4 (`equilibrium/2`)."),
         ({"equilibrium/2": "worse", "ebt-energy-score/1": "better"}, {}, "**holds**: pusht, 2 (`ebt-energy-score/1`)."),
-        ({"equilibrium/2": "worse"}, {"equilibrium/2": "worse by less than the margin"}, "**does not hold**."),
+        (
+            {"equilibrium/2": "worse", "ebt-energy-score/1": "better"},
+            {"equilibrium/2": "better", "ebt-energy-score/1": "worse"},
+            "**holds, each time by another policy**: pusht, 2 (`ebt-energy-score/1`); hammer, 4 (`equilibrium/2`).",
+        ),
+        (
+            {"equilibrium/2": "worse"},
+            {"equilibrium/2": "worse by less than the margin"},  # which is as good
+            "**holds on some of these tasks**: hammer, 4 (`equilibrium/2`).",
+        ),
+        ({"equilibrium/2": "worse"}, {"equilibrium/2": "worse"}, "**does not hold**."),
         ({"equilibrium/2": "worse"}, {"equilibrium/2": "undecided"}, "**not shown**."),
         ({"equilibrium/2": "worse"}, {"equilibrium/2": "none: ceiling"}, "**does not hold**: left out hammer, 4: ceiling."),
         (
@@ -247,6 +305,7 @@ def test_the_paper_s_objective_is_told_apart_and_what_is_to_come():
     ("against_5", "against_4", "word"),
     [
         ("worse", "better", "does not hold"),
+        ("worse by less than the margin", "better", "does not hold"),
         ("undecided", "better", "not shown"),
         ("better", "better", "holds"),
         ("better", "none: ceiling", "holds"),

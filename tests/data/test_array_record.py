@@ -39,7 +39,7 @@ def test_what_is_complete_is_left_and_what_is_anothers_is_refused(folder, tmp_pa
     assert to_array_record(folder, tmp_path) == target
     info = target / "dataset_info.json"
     info.write_text(info.read_text().replace('"numShards"', '"shards"').replace('"shardLengths"', '"lengths"'))
-    with pytest.raises(FileExistsError, match=f"array_record must be a folder without another dataset of this name and version, got {target}"):
+    with pytest.raises(FileExistsError, match=f"without another dataset of this name and version, got {target}"):
         to_array_record(folder, tmp_path)
 
 
