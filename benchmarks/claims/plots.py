@@ -49,6 +49,11 @@ def compute_plot(settings: Settings, finished: Finished, suites: Sequence[str], 
                 _draw(ax, points, f"{name}, {label(contestant.first, contestant.samplers[contestant.first].num_steps)}", colours[name])
                 ax.plot(list(partly), list(partly.values()), "D", markersize=5, color=colours[name], markerfacecolor=PAPER)
             _finish(ax, suite, along)
+        spent = [
+            np.mean([tree["flops"] for cell, tree in finished.cells.items() if (cell.suite, cell.budget) == (suite, budget)])
+            for budget in _budgets(finished, suite)
+        ]
+        axes[len(PRICES) * number].set_xticks(spent, [f"{operations / 1e12:.1f}e12" for operations in spent])
     _legend(figure, axes)
     return figure
 
