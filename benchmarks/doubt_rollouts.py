@@ -34,7 +34,7 @@ from ebt_jax.config import plain
 from ebt_jax.data.mixture import open_mixture
 from ebt_jax.evaluation.audit import reference_chunks
 from ebt_jax.evaluation.doubt import predicts_failure
-from ebt_jax.evaluation.results import hardware, versions
+from ebt_jax.evaluation.results import hardware, sources_sha256, versions
 from ebt_jax.evaluation.rollouts import measure_doubt, rollout
 from ebt_jax.normalize import normalize
 from ebt_jax.training.loop import train
@@ -179,7 +179,8 @@ def table(cells):
 
 def main(_):
     suite = SUITES[SUITE.value]
-    setup = {"task": suite.task, "updates": suite.updates, "episodes": EPISODES.value, "num_starts": STARTS, "references": REFERENCES}
+    asked = {"episodes": EPISODES.value, "num_starts": STARTS, "references": REFERENCES}
+    setup = {"task": suite.task, "updates": suite.updates, **asked, "sources": sources_sha256()}
     path = pathlib.Path(OUTPUT.value) if OUTPUT.value else None
     command = " ".join(["python", "benchmarks/doubt_rollouts.py", *sys.argv[1:]])
     cells = []

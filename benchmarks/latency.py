@@ -34,13 +34,14 @@ from ebt_jax.models import make_model
 from ebt_jax.models.config import model_variant
 from ebt_jax.policy import empty_batch
 from ebt_jax.specs import ActionDimension, ActionSpec, CameraSpec, Dimension, LanguageSpec, ObservationSpec, Specs
+from ebt_jax.training.trained import acting
 from ebt_jax.types import Method
 
 SIZES = flags.DEFINE_list("sizes", ["debug"], "Named sizes to time; empty for none.")
 BATCHES = flags.DEFINE_list("batch_sizes", ["1", "32"], "Observations in one call.")
 PRECISION = flags.DEFINE_string("precision", "float32", "float32 or bfloat16.")
 STEPS = flags.DEFINE_integer("steps", 2, "K of the energy's descent.", lower_bound=1)
-UNROLL = flags.DEFINE_list("unroll", ["0"], "Decoder blocks that one iteration of the scan over layers runs; 0 as the size says.")
+UNROLL = flags.DEFINE_list("unroll", ["0"], "Decoder blocks that one iteration of the scan over layers runs; 0 is all, as policies act.")
 CAMERAS = flags.DEFINE_integer("cameras", 2, "Cameras, up to three.", lower_bound=0, upper_bound=3)
 IMAGE = flags.DEFINE_integer("image_size", 224, "Their height and width.")
 CONTESTANTS = flags.DEFINE_list("contestants", ["ebt", "ddpm_100", "ddim_10", "flow_10", "flow_2"], "Samplers to time.")
@@ -74,7 +75,7 @@ def specs() -> Specs:
 def methods(size: str, unroll: int) -> dict[str, Method]:
     """One network, under each head."""
     overrides = {"precision": PRECISION.value, "remat": False, **({"unroll": unroll} if unroll else {})}
-    config = model_variant(size, **overrides)
+    config = model_variant(size, **overrides) if unroll else acting(model_variant(size, **overrides))
     heads = {"ebt": "energy", "diffusion": "timed_vector", "flow": "timed_vector"}
     return {
         name: make_method({"name": name}, MCMC(num_steps=STEPS.value), make_model(config, specs(), head)) for name, head in heads.items()

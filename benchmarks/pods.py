@@ -107,10 +107,10 @@ def main(argv: list[str]) -> None:
         except RuntimeError as error:
             failed.append(f"{config} on {topology}: {error}")
             print(failed[-1], file=sys.stderr)
-            continue
-        command = " ".join(["python", *words(config, topology)])
-        rows[config, topology] = {"config": config, **compiled._asdict(), "command": command, "origin": made_from}
-        print(line(rows[config, topology]), flush=True)
+        else:
+            command = " ".join(["python", *words(config, topology)])
+            rows[config, topology] = {"config": config, **compiled._asdict(), "command": command, "origin": made_from}
+            print(line(rows[config, topology]), flush=True)
         if path:
             order = {config: number for number, config in enumerate(PUBLISHED)}
             sorted_rows = sorted(rows.values(), key=lambda row: (order.get(row["config"], len(order)), row["config"], row["topology"]))

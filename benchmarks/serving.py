@@ -5,8 +5,8 @@
 
 The policy is a formula that takes no time to speak of, so that what is measured is the server. overhead: one client on loopback sends
 two 224 x 224 images; codec and socket are what remains of the round trip after the policy. codec: mutated frames are decoded
-and parsed in a process of their own. sockets: the same through connections, while a neighbour's answers are checked. clients:
-so many ask without pause and check that every answer is their own. Memory is the server process's resident set; growth is
+and parsed in this process, whose memory is looked at. sockets: the same through connections, while a neighbour's answers are checked.
+clients: so many ask without pause and check that every answer is their own. There memory is the server process's resident set; growth is
 between the first tenth, when everything is warm, and the end. A crash or a hang ends the command with an error.
 """
 

@@ -95,4 +95,5 @@ def get_config(variant: str = "") -> ConfigDict:
         config.save_interval = 10
         data.data_dir = "bundled"
         data.mixture = "metaworld_pick_place_v3"
+        config.evaluation.tasks = ("pick-place-v3",)
     return offer(config)

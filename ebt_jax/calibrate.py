@@ -1,6 +1,6 @@
 """Calibrates a run's doubt on episodes that it did not learn from, so that it can abstain at a chosen rate of false alarms.
 
-  python -m ebt_jax.calibrate --policy=RUN                                        on the episodes that the run held out
+  python -m ebt_jax.calibrate --policy=RUN                                        on the episodes that the run held out of its main dataset
   python -m ebt_jax.calibrate --policy=RUN --data_dir=FOLDER --dataset=NAME       on the training split of a dataset of another name
   python -m ebt_jax.calibrate --policy=RUN --evaluation=DIR                       on the successes of `evaluate --doubt --output=DIR`
 
@@ -10,6 +10,7 @@ Writes calibration.json into the newest checkpoint (or the step that --policy na
 the threshold.
 """
 
+import dataclasses
 import json
 import pathlib
 
@@ -35,7 +36,7 @@ def main() -> None:
     from ebt_jax.data.mixture import open_mixture
     from ebt_jax.evaluation.audit import reference_chunks
     from ebt_jax.evaluation.calibrating import demonstrated, find_step, measured_with, rolled_out, run_settings, write_calibration
-    from ebt_jax.evaluation.open_loop import open_dataset
+    from ebt_jax.evaluation.open_loop import check_same, open_dataset
     from ebt_jax.loading import load
     from ebt_jax.uncertainty import Doubt
 
@@ -66,6 +67,11 @@ def main() -> None:
                 policy.experiment.init_from,
             )
         own = open_mixture(run_settings(step).data)
+        if len(own.datasets) > 1:
+            logging.info("of %d datasets %s calibrates, in whose numbers the policy acts", len(own.datasets), own.main.folder.name)
+            own = dataclasses.replace(own, datasets=(own.main,))
+        if not _DATASET.value and own.main.place is None:
+            check_same(policy, own)
         settings = DoubtSettings(_NUM_STARTS.value, reference_chunks(own, _REFERENCES.value, _SEED.value), _TEMPERATURE.value)
         mixture = open_dataset(policy, _DATA_DIR.value, _DATASET.value) if _DATASET.value else own
         split = "train" if _DATASET.value else "validation"

@@ -300,7 +300,7 @@ def save_safetensors(path: str | pathlib.Path, params: PyTree, metadata: Mapping
 
     `metadata`: short texts for the file's header. Written beside and renamed, so the file is there whole or not at all.
     """
-    arrays = {name: np.ascontiguousarray(jax.device_get(leaf)) for name, leaf in named_leaves(params).items()}
+    arrays = {name: np.asarray(jax.device_get(leaf), order="C") for name, leaf in named_leaves(params).items()}  # scalars stay scalars
     path = pathlib.Path(path)
     part = path.with_name(path.name + ".part")
     save_file(arrays, part, dict(metadata or {}))

@@ -45,7 +45,7 @@ def run(main: Callable[[], None], usage: str, leave: Leave = lambda code, messag
             return app.parse_flags_with_usage(argv)
         except SystemExit:  # absl leaves with 1 for --help and for bad flags alike
             sys.exit(DONE if any(word.lstrip("-").startswith("help") for word in argv[1:]) else USAGE)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # a config file's own complaint, or an unknown key of it
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:  # a config file's own complaint, or an unknown key
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             sys.exit(USAGE)
 

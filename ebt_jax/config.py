@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, FieldReference, config_dict
 from ml_collections.config_flags import config_flags
 
 from ebt_jax.augment import Augmentation
-from ebt_jax.data.settings import DataSettings, Filters
+from ebt_jax.data.settings import DataSettings, Filters, read_mixture
 from ebt_jax.mcmc import MCMC
 from ebt_jax.models.config import PaperConfig
 from ebt_jax.training.optimizer import OptimizerSettings
@@ -88,7 +88,7 @@ def resolve(holder: flags.FlagHolder) -> dict[str, Any]:
     data: Any = config.data
     flag = flags.FLAGS[holder.name]
     if data.data_dir is None:
-        path = config_flags.get_config_filename(flag)
+        path = config_flags.get_config_filename(flag).partition(":")[0]
         where = "--config.data.data_dir=/data/oxe (or gs://...), the folder that holds one folder a dataset"
         sample = load(path, FALLBACK)
         if sample is None:
@@ -100,7 +100,18 @@ def resolve(holder: flags.FlagHolder) -> dict[str, Any]:
         overrides = config_flags.get_override_values(flag)
         sample.update_from_flattened_dict({key: value for key, value in overrides.items() if value is not None})
         config = sample
-    return plain(config)
+    return named_shares(plain(config))
+
+
+def named_shares(values: dict[str, Any]) -> dict[str, Any]:
+    """With what a mixture's file says in the place of its path, so that a run and its checkpoints need no such file.
+
+    Raises ValueError for a file that cannot be read.
+    """
+    mixture = values["data"]["mixture"]
+    if not (isinstance(mixture, str) and mixture.endswith(".json")):
+        return values
+    return {**values, "data": {**values["data"], "mixture": dict(read_mixture(mixture))}}
 
 
 def load(path: str | pathlib.Path, variant: str | None = None) -> ConfigDict | None:
@@ -112,7 +123,7 @@ def load(path: str | pathlib.Path, variant: str | None = None) -> ConfigDict | N
     spec.loader.exec_module(module)
     if variant is None:
         return module.get_config()
-    if variant not in module.VARIANTS:
+    if variant not in getattr(module, "VARIANTS", ()):
         return None
     return module.get_config(variant)
 

@@ -53,7 +53,9 @@ _SEED = flags.DEFINE_integer(
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for results.json, videos and report.html.", required=True)
 _SAMPLE_STEPS = flags.DEFINE_integer("sample_steps", None, "Steps of the policy's sampler; its own where unset.", lower_bound=1)
 _EXECUTION = flags.DEFINE_enum("execution", "receding", ["receding", "ensemble", "realtime"], "How chunks become actions.")
-_EXECUTION_HORIZON = flags.DEFINE_integer("execution_horizon", None, "Actions executed of each chunk; the policy's own where unset.")
+_EXECUTION_HORIZON = flags.DEFINE_integer(
+    "execution_horizon", None, "Actions executed of each chunk; the policy's own where unset.", lower_bound=1
+)
 _DECAY = flags.DEFINE_float("ensemble_decay", 0.01, "Execution ensemble: chunk i weighs exp(-decay i), 0 the oldest.", lower_bound=0)
 _COMMITTED = flags.DEFINE_integer(
     "committed", 0, "Execution realtime: actions held because the robot executes them meanwhile.", lower_bound=0
@@ -239,7 +241,7 @@ def _asked(own: Mapping[str, Any]) -> Asked:
 
     Raises flags.ValidationError, which is wrong usage, for unknown or missing tasks, ImportError where the suite is not installed.
     """
-    suite, tasks = _SUITE.value or own["suite"], tuple(_TASKS.value or own.get("tasks", ()))
+    suite, tasks = _SUITE.value or own["suite"], tuple(dict.fromkeys(_TASKS.value or own.get("tasks", ())))
     episodes, seed = _EPISODES.value or own.get("episodes", 50), own.get("seed", 0) if _SEED.value is None else _SEED.value
     if suite == "dataset":
         if not _DATA_DIR.value or not tasks:

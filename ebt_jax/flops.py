@@ -44,7 +44,7 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
     return _count(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
-def descent_flops(model: EnergyModel, batch: Batch, energies: int) -> int:
+def descent_flops(model: EnergyModel, batch: Batch, energies: float) -> int:
     """3 F_obs + 6 N F: what training through `energies` N = M K energies of every observation needs, by definition.
 
     F_obs is one encoding and F one energy, forward; a gradient in the parameters takes twice the forward pass, the descent's own
@@ -53,7 +53,7 @@ def descent_flops(model: EnergyModel, batch: Batch, energies: int) -> int:
     params = jax.eval_shape(model.init, jax.random.key(0), batch)
     context = jax.eval_shape(model.encode, params, batch.observation)
     encode = count_flops(model.encode, params, batch.observation)
-    return 3 * encode + 6 * energies * count_flops(model.energy, params, context, batch.actions)
+    return 3 * encode + int(6 * energies) * count_flops(model.energy, params, context, batch.actions)
 
 
 def _count(jaxpr: core.Jaxpr) -> int:

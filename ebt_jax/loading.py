@@ -12,8 +12,9 @@ from ebt_jax.normalize import make_normalizer
 from ebt_jax.policy import Experiment, Identity, Policy
 from ebt_jax.types import Params
 
-CHOOSING = ("validation_fraction", "validation_folds", "validation_fold", "seed", "on_bad")
-"""The settings of a run's data that say, with its filters, which episodes it learnt from and which it held out."""
+CHOOSING = ("validation_fraction", "validation_folds", "validation_fold", "seed", "on_bad", "normalization")
+"""The settings of a run's data that say, with its filters, which episodes it learnt from and which it held out; filters count in
+normalised units."""
 
 
 def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:

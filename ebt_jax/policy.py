@@ -40,8 +40,8 @@ class Experiment(NamedTuple):
 
     Attributes:
       datasets: names, those of its mixture.
-      held_out: how it chose and held out episodes of them: `validation_fraction`, `validation_folds`, `validation_fold`, `seed`, `on_bad`
-        and `filters` (a table), as in `ebt_jax.data.settings.DataSettings`.
+      held_out: how it chose and held out episodes of them: `validation_fraction`, `validation_folds`, `validation_fold`, `seed`, `on_bad`,
+        `normalization` (in which filters count) and `filters` (a table), as in `ebt_jax.data.settings.DataSettings`.
       evaluation: `suite` ("" for none), `tasks`, `episodes` and `seed`, as its config had them.
       init_from: the checkpoint that the run started from, which has learnt from what nobody here knows; "" for none.
     """

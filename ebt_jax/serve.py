@@ -23,7 +23,7 @@ _POLICY = flags.DEFINE_string("policy", None, "A workdir, a checkpoint or an exp
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to bind to; one that is not loopback needs --token_file.")
 _PORT = flags.DEFINE_integer("port", 8000, "Port; 0 picks a free one.", lower_bound=0, upper_bound=65_535)
 _TOKEN_FILE = flags.DEFINE_string("token_file", None, "File whose first line clients must send: Authorization: Api-Key TOKEN.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the noise of clients that name no seed.", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the noise of clients that name no seed.", lower_bound=0, upper_bound=2**32 - 1)
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "4", "16"], "Numbers of clients answered together; each is compiled at the start.")
 _SAMPLE_STEPS = flags.DEFINE_list(
     "sample_steps", [], "Numbers of sampler steps that clients may ask for beside the policy's own; each is compiled at the start."

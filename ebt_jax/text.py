@@ -1,6 +1,6 @@
 """Instructions as token ids: the same words give the same ids on every machine, and no file is needed beside the specs.
 
-words        CRC-32 of each lower-case word, modulo the number of ids (the hashing trick)
+words        CRC-32 of each lower-case word, letters and digits of any script, modulo the number of ids (the hashing trick)
 wordpiece    BERT's uncased tokenizer: [CLS] piece ##piece ... [SEP]
 unigram      T5's: the likeliest split of each word, then </s>
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ebt_jax.specs import LanguageSpec
 
-_WORD = re.compile(r"[a-z0-9]+")
+_WORD = re.compile(r"[^\W_]+")
 _LONGEST_WORD = 100
 _UNKNOWN_PENALTY = 10.0
 _SPACE = "\u2581"
@@ -38,7 +38,8 @@ def tokenize(text: str, spec: LanguageSpec) -> tuple[NDArray[np.int32], NDArray[
 
 
 def _words(text: str, spec: LanguageSpec) -> list[int]:
-    return [zlib.crc32(word.encode()) % spec.size for word in _WORD.findall(text.lower())][: spec.length]
+    words = _WORD.findall(unicodedata.normalize("NFC", text.lower()))
+    return [zlib.crc32(word.encode()) % spec.size for word in words][: spec.length]
 
 
 def _wordpiece(text: str, spec: LanguageSpec) -> list[int]:

@@ -5,7 +5,7 @@
 
 Everything after `--` goes to ebt_jax.train. Faults strike one rank once step --after is logged: kill (SIGKILL), term (SIGTERM),
 freeze (SIGSTOP; it is killed once the others have ended); or in its loader, at that batch: raise, stall. Exit code: that of the first rank
-that did not end with 0, or its signal's number; else 0.
+that did not end with 0, or its signal's number; else 0. Ctrl-C and SIGTERM are handed on: the processes save, and end with 75.
 """
 
 import argparse
@@ -24,6 +24,8 @@ from collections.abc import Sequence
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "freeze": signal.SIGSTOP}
 INSIDE = ("raise", "stall")
+SAVING_SECONDS = 600.0
+"""How long processes that were asked to stop may take over their last checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +69,12 @@ class Job:
         codes = [process.poll() for process in self.processes]
         self.kill()
         return codes
+
+    def interrupt(self) -> None:
+        """SIGTERM for all that still run: they agree on a step, save it and end with 75."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
 
     def kill(self) -> None:
         """SIGKILL for all that still run."""
@@ -112,7 +120,8 @@ def start(
             logs.append(log_dir / f"{number}.txt")
             stream = logs[-1].open("a")
         command = [sys.executable, *inside, f"--workdir={workdir}", *arguments]
-        started.append(subprocess.Popen(command, env=environment, stdout=stream, stderr=stream))
+        # A session of its own: Ctrl-C on the terminal is the launcher's, which hands it on once.
+        started.append(subprocess.Popen(command, env=environment, stdout=stream, stderr=stream, start_new_session=True))
         if stream is not None:
             stream.close()
     return Job(tuple(started), tuple(logs), workdir, port)
@@ -166,12 +175,16 @@ def main() -> int:
         parser.error("the flags after -- must name --workdir=DIR")
     rest = [word for word in arguments if not word.startswith("--workdir=")]
     job = start(rest, pathlib.Path(workdir), options.processes, options.devices, options.fault, options.rank, options.after)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         if options.fault in SIGNALS:
             job.wait_for_step(options.after, seconds=1e9)
             job.strike(options.rank, options.fault)
         frozen = (options.rank,) if options.fault == "freeze" else ()
         return next((abs(code) for code in job.wait(1e9, but=frozen) if code), 0)
+    except KeyboardInterrupt:
+        job.interrupt()
+        return next((abs(code) for code in job.wait(SAVING_SECONDS) if code), 0)
     finally:
         job.kill()
 

@@ -255,3 +255,5 @@ def test_parameters_leave_as_safetensors(tmp_path):
     assert set(found) == {"a/w", "b"}
     assert_same_bytes(found, {"a/w": tree()["a"]["w"], "b": tree()["b"]})
     assert [path.name for path in tmp_path.iterdir()] == ["params.safetensors"]
+    save_safetensors(tmp_path / "scalar.safetensors", {"log_step_size": jnp.float32(0.5)})
+    assert load_file(tmp_path / "scalar.safetensors")["log_step_size"].shape == ()

@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags, config_path
 
-from ebt_jax.config import ELSEWHERE, TABLES, load, plain
+from ebt_jax.config import ELSEWHERE, TABLES, load, named_shares, plain
 from ebt_jax.data import pusht
 from ebt_jax.data.mixture import open_mixture
 from ebt_jax.data.oxe import ENTRIES
@@ -165,6 +165,20 @@ def test_a_tie_wants_windows_of_many_episodes_in_a_batch(tiny_config):
     both = Settings.from_dict({**tiny_config, "method": tied, "data": together})  # what was trained so is still read
     with pytest.raises(ValueError, match=r"data\.windows_per_visit must be 1 beside method\.tie_weight = 0\.5, got 8"):
         both.check_batches(1)
+
+
+def test_a_run_keeps_what_its_mixtures_file_said(tiny_config, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text('{"a": 2, "b": 1}')
+    values = {**tiny_config, "data": {**tiny_config["data"], "mixture": str(path)}}
+    assert named_shares(values)["data"]["mixture"] == {"a": 2.0, "b": 1.0}
+    assert named_shares(tiny_config) == tiny_config
+
+
+def test_a_config_without_variants_has_none(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def get_config():\n    raise AssertionError\n")
+    assert load(path, "sample") is None
 
 
 def test_a_mixture_may_be_json(tiny_config):

@@ -1,5 +1,8 @@
 """The ids of instructions: splits whose answer is known."""
 
+import re
+import zlib
+
 import numpy as np
 import pytest
 
@@ -53,3 +56,18 @@ def test_words_hash_alike_whatever_their_case():
     np.testing.assert_array_equal(*(tokenize(text, spec)[0] for text in ("Reach the GOAL.", "reach, the goal")))
     with pytest.raises(ValueError, match="must be of kind 'tokens' to tokenize, got 'none'"):
         tokenize("reach", LanguageSpec())
+
+
+@pytest.mark.parametrize("text", ["Pick up the_cup, 2 cm left!", "don't", "push T-block to x=0.5", "__"])
+def test_words_of_ascii_are_letters_and_digits(text):
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    assert ids(text, LanguageSpec("tokens", 16, 8192)) == [zlib.crc32(word.encode()) % 8192 for word in words]
+
+
+def test_words_of_any_script_have_ids():
+    spec = LanguageSpec("tokens", 16, 8192)
+    cup = ids("возьми чашку", spec)
+    assert len(set(cup)) == 2
+    assert cup != ids("возьми мяч", spec)
+    door = [zlib.crc32(word.encode()) % 8192 for word in ("öffne", "die", "tür")]
+    assert ids("Öffne die Tür", spec) == ids("Öffne die Tür", spec) == door

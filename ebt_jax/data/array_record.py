@@ -32,10 +32,10 @@ class Task(NamedTuple):
 def to_array_record(folder: Folder, output: str | os.PathLike[str], runner: jobs.Runner | None = None) -> pathlib.Path:
     """Writes every split of `folder` to `output/NAME/VERSION` and returns that folder; it opens with tensorflow-datasets too.
 
-    A folder that is complete already is left as it is. Raises FileExistsError where it is another dataset's, and what `records.scan` raises
-    for a shard that is missing or damaged.
+    A folder that is complete already is left as it is. Raises ValueError for one in a bucket, FileExistsError where it is another
+    dataset's, and what `records.scan` raises for a shard that is missing or damaged.
     """
-    target = pathlib.Path(output) / folder.name / folder.version
+    target = remote.on_disk("array_record", output) / folder.name / folder.version
     info = json.loads(remote.read_text(folder.path / "dataset_info.json")) | {"fileFormat": "array_record"}
     for split in info["splits"]:
         split.pop("filepathTemplate", None)

@@ -91,12 +91,15 @@ def _gather(
 
 
 def decode(data: bytes) -> UInt8[np.ndarray, "y x 3"]:
-    """A JPEG or PNG file as RGB, told apart by its first bytes. Raises ValueError for anything else."""
+    """A JPEG or PNG file as RGB, told apart by its first bytes. Raises ValueError for anything else, and for a damaged one."""
     if data.startswith(b"\xff\xd8"):
         return simplejpeg.decode_jpeg(data, colorspace="RGB")
     if data.startswith(b"\x89PNG"):
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"a PNG must be readable, got {len(data)} bytes: {error}.") from error
     raise ValueError(f"an image must be JPEG or PNG, got bytes that start with {data[:8]!r}.")
 
 
@@ -177,7 +180,7 @@ def _same(values: NDArray) -> list[list[int]]:
 def _decode_named(data: bytes, request: records.Request) -> UInt8[np.ndarray, "y x 3"]:
     try:
         return decode(data)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise records.CorruptRecordError(
             f"{request.path}: record at {request.position} holds an image that cannot be read: {error}"
         ) from error

@@ -31,7 +31,7 @@ from ebt_jax.data.folder import Folder, Shard
 from ebt_jax.data.scan import EPISODE, PART, Scan, scan_shard
 from ebt_jax.data.standardize import Entry
 
-_VERSION = 3  # raise it when the meaning of the files changes: every cached index is then built anew
+_VERSION = 4  # raise it when the meaning of the files changes: every cached index is then built anew
 _COLUMN = "column_"
 
 

@@ -18,7 +18,7 @@ from absl import logging
 from etils import epath
 from numpy.typing import NDArray
 
-from ebt_jax.data import jobs
+from ebt_jax.data import jobs, remote
 from ebt_jax.data.build import build, dtype_of, plan
 from ebt_jax.data.faults import OnBad
 from ebt_jax.data.folder import Folder
@@ -114,9 +114,9 @@ def _roots(path: epath.Path, cache_dir: str) -> list[pathlib.Path]:
     """Where an index may lie, the preferred place first."""
     chosen = cache_dir or os.environ.get("EBT_JAX_CACHE", "")
     if chosen:
-        return [pathlib.Path(chosen).expanduser()]
+        return [remote.on_disk("cache_dir" if cache_dir else "EBT_JAX_CACHE", chosen).expanduser()]
     beside, home = os.fspath(path / ".ebt_index"), pathlib.Path.home() / ".cache" / "ebt_jax"
-    return [home] if "://" in beside else [pathlib.Path(beside), home]
+    return [home] if remote.is_remote(beside) else [pathlib.Path(beside), home]
 
 
 def _writable(roots: list[pathlib.Path]) -> pathlib.Path:

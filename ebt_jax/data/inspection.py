@@ -271,12 +271,14 @@ def _numbers(values: Float[np.ndarray, "n d"], dimensions: Sequence[Mapping[str,
     moments, results = VectorStatistics.of(values), []
     for i, dimension in enumerate(dimensions):
         low, high = float(moments.min[i]), float(moments.max[i])
-        counts, edges = np.histogram(values[:, i], BINS, (low, high) if high > low else (low - 0.5, low + 0.5))
+        largest = max(abs(low), abs(high))
+        pad = max(0.5, 1e-6 * abs(low)) if high - low <= 1e-6 * largest else 0.0  # nothing but the noise of float32
+        counts, edges = np.histogram(values[:, i].astype(np.float64), BINS, (low - pad, high + pad))
         numbers = {name: float(getattr(moments, name)[i]) for name in ("mean", "std", "min", "max", "q01", "q99")}
         least, most = (np.nan if dimension.get(side) is None else dimension[side] for side in ("low", "high"))
         slack = float(np.nan_to_num(1e-3 * (most - least)))
         beyond = float(np.mean(values[:, i] < least - slack)) + float(np.mean(values[:, i] > most + slack))
-        constant = high - low <= max(1e-4 * max(abs(low), abs(high)), 1e-6)
+        constant = high - low <= max(1e-4 * largest, 1e-6)
         histogram = {"counts": counts.tolist(), "edges": edges.tolist()}
         results.append({**dimension, **numbers, "constant": bool(constant), "beyond_limits": beyond, "histogram": histogram})
     return results
@@ -339,10 +341,13 @@ def warnings(tree: Mapping[str, Any]) -> list[str]:
 
 
 def mixture_rows(samples: Sequence[Sample], settings: DataSettings) -> list[dict[str, Any]]:
-    """What a run with these settings would see of each dataset; steps, and what follows from them, by the sample's mean length."""
+    """What a run with these settings would see of each dataset, the samples in the order of the settings' weights.
+
+    Steps, and what follows from them, are by the sample's mean length.
+    """
     steps = [float(np.mean(found.lengths)) * found.num_episodes for found in samples]
     factors = steps if settings.weighting == "transitions" else [1.0] * len(samples)
-    weights = [settings.weights[found.folder.name] * factor for found, factor in zip(samples, factors, strict=True)]
+    weights = [weight * factor for weight, factor in zip(settings.weights.values(), factors, strict=True)]
     rows = []
     for found, count, weight in zip(samples, steps, weights, strict=True):
         out, share = held_out_share(found, settings), weight / sum(weights)

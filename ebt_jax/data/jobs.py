@@ -99,9 +99,9 @@ class _Process:
             self._connection.send((job, item))
             result, error = self._connection.recv()
         except (EOFError, OSError) as broken:
-            code = self._process.wait()
+            code, what = self._process.wait(), getattr(item, "path", None) or repr(item)[:200]
             raise RuntimeError(
-                f"a process must live until its job is done, got exit code {code} at {item}. -9 is often the system running out of memory: "
+                f"a process must live until its job is done, got exit code {code} at {what}. -9 is often the system running out of memory: "
                 "set data.index_processes lower."
             ) from broken
         if error is not None:

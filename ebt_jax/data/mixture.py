@@ -5,7 +5,7 @@ import fnmatch
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from absl import logging
@@ -220,7 +220,7 @@ class Mixture:
 
     def check_manifest(self, text: str) -> None:
         """Raises ValueError listing every point in which the datasets are not those of a saved `manifest`."""
-        then, now = (dict(_identity(tree) for tree in json.loads(manifest)) for manifest in (text, self.manifest()))
+        then, now = (_identities(manifest) for manifest in (text, self.manifest()))
         rows = [
             f"{name}: then {then.get(name, 'absent')}, now {now.get(name, 'absent')}"
             for name in sorted({*then, *now})
@@ -404,8 +404,11 @@ def _summary(spec: DatasetSpec) -> str:
     )
 
 
-def _identity(tree: Mapping[str, Any]) -> tuple[str, str]:
-    """What must stay of a dataset: not where it lies or when it was copied."""
-    statistics = tree["statistics"]
-    counts = f"{statistics['num_episodes']} episodes of {statistics['num_transitions']} steps to train on"
-    return tree["name"], f"version {tree['version']}, share {tree['share']:.6g}, {counts}"
+def _identities(manifest: str) -> dict[str, str]:
+    """What must stay of each dataset, or of all that have its name: not where it lies or when it was copied."""
+    found: dict[str, list[str]] = {}
+    for tree in json.loads(manifest):
+        statistics = tree["statistics"]
+        counts = f"{statistics['num_episodes']} episodes of {statistics['num_transitions']} steps to train on"
+        found.setdefault(tree["name"], []).append(f"version {tree['version']}, share {tree['share']:.6g}, {counts}")
+    return {name: " and ".join(rows) for name, rows in found.items()}

@@ -5,6 +5,7 @@ opened reads ahead, megabytes for one frame.
 """
 
 import os
+import pathlib
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO, NamedTuple, cast
 
@@ -26,6 +27,13 @@ class Range(NamedTuple):
 def is_remote(path: str) -> bool:
     """True for gs://..., s3://... and their like."""
     return "://" in path
+
+
+def on_disk(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
+    """A folder to write to. Raises ValueError, with what it is for as `name`, where it lies in a bucket."""
+    if is_remote(os.fspath(path)):
+        raise ValueError(f"{name} must be a folder on a disk, got {os.fspath(path)!r}. Mount the bucket, or choose another folder.")
+    return pathlib.Path(path)
 
 
 def open_file(path: epath.Path) -> BinaryIO:

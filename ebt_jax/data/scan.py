@@ -1,5 +1,6 @@
 """One pass over a shard: actions and states of every step, and where each step's images and embedding lie."""
 
+import re
 import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -19,6 +20,9 @@ whether its dataset says that it succeeded (1), failed (0) or nothing (-1)."""
 
 PART = np.dtype([("offset", "<i8"), ("size", "<i4"), ("checksum", "<u4")])
 """Where one step's image or embedding lies in its record."""
+
+
+_SUCCESS = re.compile(r"(?<![^\W\d_])success")
 
 
 class Scan(NamedTuple):
@@ -128,11 +132,15 @@ def _columns(record: bytes, folder: Folder, entry: Entry) -> tuple[dict[str, NDA
 
 
 def _success(record: bytes, values: example.Values | None) -> int:
-    """1, 0 or -1 for an episode that its dataset calls a success, a failure, or nothing; of a text, whether it says "success"."""
+    """1, 0 or -1 for an episode that its dataset calls a success, a failure, or nothing; of a text, whether it says "success".
+
+    "unsuccessful" does not, and a text that is empty says nothing.
+    """
     if values is None:
         return -1
     if values.kind == "bytes":
-        return int(any(b"success" in record[at : at + size] for at, size in example.spans(record, values)))
+        said = [record[at : at + size].decode(errors="replace").lower() for at, size in example.spans(record, values)]
+        return int(any(map(_SUCCESS.search, said))) if any(text.strip() for text in said) else -1
     numbers = example.numbers(record, values)
     return int(numbers[0] > 0.5) if len(numbers) else -1
 
@@ -143,7 +151,10 @@ def _tensor(record: bytes, values: example.Values, feature: Feature) -> NDArray:
         flat = example.numbers(record, values)
     else:
         blobs = [record[at : at + size] for at, size in example.spans(record, values)]
-        flat = np.frombuffer(b"".join(map(zlib.decompress, blobs) if feature.encoding == "zlib" else blobs), feature.dtype)
+        try:
+            flat = np.frombuffer(b"".join(map(zlib.decompress, blobs) if feature.encoding == "zlib" else blobs), feature.dtype)
+        except zlib.error as error:
+            raise ValueError(f"a tensor of encoding 'zlib' must be whole, got a fault: {error}.") from error
     if flat.size % feature.size:
         raise ValueError(f"every step must have a tensor of shape {feature.shape} as features.json says, got {flat.size} numbers in all.")
     return flat.reshape(-1, *feature.shape)

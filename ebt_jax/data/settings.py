@@ -156,12 +156,13 @@ class DataSettings:
     @functools.cached_property
     def weights(self) -> Mapping[str, float]:
         """Dataset -> weight as given, scaled to sum to 1. Raises ValueError for a mixture that nobody published or no JSON describes."""
-        named = _named(self.mixture) if isinstance(self.mixture, str) else self.mixture
+        named = read_mixture(self.mixture) if isinstance(self.mixture, str) else self.mixture
         total = sum(named.values())
         return {name: weight / total for name, weight in named.items()}
 
 
-def _named(mixture: str) -> Mapping[str, float]:
+def read_mixture(mixture: str) -> Mapping[str, float]:
+    """Dataset -> weight of a published mixture, a JSON file's path, or one dataset's name. Raises ValueError for what is none of them."""
     if mixture.endswith(".json"):
         path = pathlib.Path(mixture).expanduser()
         try:

@@ -65,6 +65,10 @@ class Split:
         run = self._runs[number]
         return self.episodes[run["episode"]], windows - self._ends[number] + run["length"] + run["first"]
 
+    def places(self, windows: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
+        """The place in `episodes` of each window's episode."""
+        return self._runs["episode"][np.searchsorted(self._ends, windows, side="right")]
+
     def scatter(self, windows: Int[np.ndarray, " b"], seed: int) -> Int[np.ndarray, " b"]:
         """Another numbering of the windows in which neighbours lie anywhere in one run: the same windows, each once."""
         number = np.searchsorted(self._ends, windows, side="right")
@@ -100,12 +104,12 @@ class Rows(NamedTuple):
 
 
 def _together(lengths: Int[np.ndarray, " n"], size: int) -> Iterator[slice]:
-    """All of `lengths` in their order, as groups that sum to about `size`."""
+    """All of `lengths` in their order, as groups that sum to about `size` and never to 0."""
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     edges = np.searchsorted(ends, np.arange(size, total + size, size), side="left") + 1
     for first, last in zip([0, *edges[:-1]], edges, strict=True):
-        if first < min(last, len(lengths)):
+        if lengths[first:last].any():
             yield slice(first, last)
 
 

@@ -38,6 +38,9 @@ def _wordpiece(tree: dict[str, Any], vocabulary: dict[str, int], file: pathlib.P
     normalizer = tree.get("normalizer") or {}
     if normalizer.get("type") != "BertNormalizer" or not normalizer.get("lowercase"):
         raise ValueError(f"a WordPiece tokenizer must be uncased, as MiniLM's is, got the normalizer {normalizer} in {file}.")
+    off = [key for key in ("strip_accents", "handle_chinese_chars") if normalizer.get(key) is False]
+    if off:
+        raise ValueError(f"a WordPiece tokenizer must normalise as MiniLM's does, got {' and '.join(off)} false in {file}.")
     pieces = sorted(vocabulary, key=lambda piece: vocabulary[piece])
     if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
         raise ValueError(f"pieces of a vocabulary must be numbered 0, 1, 2, ..., got gaps in {file}.")

@@ -36,7 +36,10 @@ def read_wordings(path: str) -> Wordings:
         return AS_WRITTEN
     try:
         tree = json.loads(pathlib.Path(path).expanduser().read_text())
-        return Wordings({text: tuple(map(str, [*others])) for text, others in tree.items()})
+        for text, others in tree.items():
+            if not (isinstance(others, list) and all(isinstance(other, str) for other in others)):
+                raise TypeError(f"{text!r} has {others!r}, which is no list of texts")
+        return Wordings({text: tuple(others) for text, others in tree.items()})
     except (OSError, json.JSONDecodeError, AttributeError, TypeError) as error:
         raise ValueError(f'paraphrases must be a JSON file like {{"pick it up": ["grab it"]}}, got {path}: {error}.') from error
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from ebt_jax.data import remote
 from ebt_jax.data.spec import SPEC_FILE, DatasetSpec
 from ebt_jax.data.standardize import check_grippers, join
 
@@ -53,10 +54,10 @@ def write_rlds(output: str | os.PathLike[str], spec: DatasetSpec, episodes: Iter
     Episodes are taken one at a time, so memory holds one, and the folder appears whole or not at all. Pictures are stored
     losslessly (PNG). The same episodes give the same records, byte by byte.
 
-    Raises FileExistsError where the folder exists, ValueError where there is no episode or one is not what `spec` says, ImportError
-    without TensorFlow.
+    Raises FileExistsError where the folder exists, ValueError where it would lie in a bucket, there is no episode or one is not what
+    `spec` says, ImportError without TensorFlow.
     """
-    folder = pathlib.Path(output) / spec.name / VERSION
+    folder = remote.on_disk("output", output) / spec.name / VERSION
     if folder.exists():
         raise FileExistsError(f"output must be a new folder, got {folder}. Remove it or choose another --output.")
     iterator = iter(episodes)
@@ -131,8 +132,12 @@ def _put_in_order(shard: pathlib.Path) -> None:
     ordered.replace(shard)
 
 
+def _is_picture(values: Shaped[np.ndarray, "n *shape"]) -> bool:
+    return values.dtype == np.uint8 and values.ndim == 4 and values.shape[-1] == 3
+
+
 def _feature(features: Any, values: Shaped[np.ndarray, "n *shape"]) -> Any:
-    if values.dtype == np.uint8:
+    if _is_picture(values):
         return features.Image(shape=values.shape[1:], encoding_format="png")
     return features.Tensor(shape=values.shape[1:], dtype=np.float32)
 
@@ -143,8 +148,7 @@ def _steps(episode: Demonstration) -> Iterator[dict[str, Any]]:
         terminal = episode.terminal and i == last
         yield {
             "observation": {
-                name: values[i] if values.dtype == np.uint8 else values[i].astype(np.float32)
-                for name, values in episode.observations.items()
+                name: values[i] if _is_picture(values) else values[i].astype(np.float32) for name, values in episode.observations.items()
             },
             "action": episode.actions[i].astype(np.float32),
             "reward": np.float32(episode.rewards[i]),
@@ -168,6 +172,9 @@ def _check(spec: DatasetSpec, episode: Demonstration) -> None:
     missing = [key for key in (*spec.action_keys, *spec.proprio_keys, *spec.cameras.values()) if key not in columns]
     if missing:
         raise ValueError(f"{where} must have the features its spec names, got none for {missing} among {sorted(columns)}.")
+    for key in spec.cameras.values():
+        if not _is_picture(columns[key]):
+            raise ValueError(f"{where} must have uint8 [n y x 3] for its camera {key!r}, got {columns[key].dtype} {columns[key].shape}.")
     action, proprio = join(spec, columns)
     for what, values, dimensions in (("action", action, spec.action), ("proprio", proprio, spec.proprio)):
         if values.shape[1] != len(dimensions):
@@ -176,6 +183,6 @@ def _check(spec: DatasetSpec, episode: Demonstration) -> None:
         check_grippers(action, spec.action)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    floats = [episode.actions, *(values for values in episode.observations.values() if values.dtype != np.uint8)]
+    floats = [episode.actions, *(values for values in episode.observations.values() if not _is_picture(values))]
     if not all(np.isfinite(values).all() for values in floats):
         raise ValueError(f"{where} must be finite, got NaN or infinity.")

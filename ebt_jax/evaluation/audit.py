@@ -66,8 +66,9 @@ def audit(
     numbers, score = np.arange(len(part)), make_scorer(policy, references, temperature)
     episodes, steps = part.locate(numbers)
     whole = (steps % every == 0) & ((steps + policy.specs.action.horizon <= episodes["length"]) | (steps == 0))
-    places = np.repeat(np.arange(len(part.episodes)), part.episodes["length"])
-    numbers, steps, places = numbers[whole], steps[whole], places[whole]
+    numbers, steps, places = numbers[whole], steps[whole], part.places(numbers[whole])
+    if not len(numbers):
+        raise ValueError(f"split {split!r} must hold a chunk that lies within an episode, got none of {len(part)} windows.")
     found = []
     for start in progress(range(0, len(numbers), BATCH_SIZE), -(-len(numbers) // BATCH_SIZE), "batches of chunks"):
         rows = np.minimum(np.arange(start, start + BATCH_SIZE), len(numbers) - 1)

@@ -57,7 +57,19 @@ def open_dataset(policy: Policy, data_dir: str, name: str, cache_dir: str = "", 
     )
     mixture = open_mixture(settings)
     check_compatible(policy.specs, mixture.specs, f"dataset {name!r}")
+    if as_trained and known and known.datasets == (name,) and "filters" in known.held_out:  # older artifacts do not say all
+        check_same(policy, mixture)
     return mixture
+
+
+def check_same(policy: Policy, mixture: Mixture) -> None:
+    """Raises ValueError where the training episodes are not as many as the run's: then nobody knows which those were."""
+    then, now = ((found.num_episodes, found.num_transitions) for found in (policy.statistics, mixture.statistics))
+    if then != now:
+        raise ValueError(
+            f"{mixture.main.folder.path} must hold what the policy's run learnt from, {then[0]} training episodes of {then[1]} windows, "
+            f"got {now[0]} of {now[1]}: what it held out is no longer known. Bring the files back."
+        )
 
 
 def trained_on(policy: Policy, name: str, split: str) -> bool | None:

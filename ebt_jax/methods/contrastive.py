@@ -95,13 +95,13 @@ def contrastive(settings: Contrastive, mcmc: MCMC, model: EnergyModel) -> Method
     """The method as pure functions over `model`; its chains have their own settings, nothing of `mcmc` applies."""
 
     def loss(params: Params, batch: Batch, keys: Keys) -> tuple[Float[Array, ""], Metrics]:
-        """L over the batch; where action_mask is False demonstration and negatives are 0 alike, and tell nothing apart."""
+        """L over the batch; where action_mask is False demonstration and negatives are one draw alike, and tell nothing apart."""
         context = model.encode(params, batch.observation)
         uniform_keys, langevin_keys = split(keys)
         frozen_params, frozen_context = jax.lax.stop_gradient((params, context))
 
         def masked_energy(params: Params, context: Context, actions: Float[Array, "b h a"]) -> Float[Array, " b"]:
-            return model.energy(params, context, jnp.where(batch.action_mask, actions, 0.0))
+            return model.energy(params, context, jnp.where(batch.action_mask, actions, filling))
 
         def draw(keys: Keys) -> Float[Array, "b h a"]:
             return uniform(keys, model.action_shape, settings.bound)
@@ -111,6 +111,7 @@ def contrastive(settings: Contrastive, mcmc: MCMC, model: EnergyModel) -> Method
             energy_fn = functools.partial(masked_energy, frozen_params, frozen_context)
             return langevin(energy_fn, draw(start_keys), noise_keys, settings, settings.langevin_steps).actions
 
+        filling = draw(jax.vmap(jax.random.fold_in, (0, None))(uniform_keys, settings.num_uniform))  # as where a sample begins
         chunks = [real_actions(batch)[None]]
         if settings.num_uniform:
             chunks.append(jax.vmap(draw)(_many(uniform_keys, settings.num_uniform)))

@@ -94,8 +94,8 @@ def ebt(settings: EBT, mcmc: MCMC, model: EnergyModel) -> Method:
         path = trace.actions[1:].reshape(limit, num_starts, *batch.actions.shape)  # [k m b h a]
         squared_error = masked_mean_square(path - batch.actions[None, None], batch.action_mask)  # [k m b]
         metrics = {
-            "rmse_first": jnp.sqrt(jnp.mean(squared_error[0])),
-            "rmse_last": jnp.sqrt(jnp.mean(squared_error[-1])),
+            "mse_first": jnp.mean(squared_error[0]),
+            "mse_last": jnp.mean(squared_error[-1]),
             "energy_start": jnp.mean(trace.energy[0]),
             "gradient_norm_start": jnp.mean(trace.gradient_norm[0]),
             **({"step_size": step_size(params)} if settings.learn_step_size else {}),

@@ -50,12 +50,12 @@ def regression(settings: Regression, mcmc: MCMC, model: VectorModel) -> Method:
         context = model.encode(params, batch.observation)
         if settings.objective == "mse":
             error = masked_mean_square(model.predict(params, context, start(keys), None) - batch.actions, batch.action_mask)
-            return jnp.mean(error), {"rmse_last": jnp.sqrt(jnp.mean(error))}
+            return jnp.mean(error), {"mse_last": jnp.mean(error)}
         start_keys = jax.vmap(lambda m: jax.vmap(jax.random.fold_in, (0, None))(keys, m))(jnp.arange(settings.num_starts))
         answers = jax.vmap(lambda keys: model.predict(params, context, start(keys), None))(start_keys)
         error = masked_mean_square(answers - batch.actions[None], batch.action_mask)
         score = energy_score(answers[None], batch.actions, batch.action_mask)
-        return jnp.mean(score), {"rmse_last": jnp.sqrt(jnp.mean(error))}
+        return jnp.mean(score), {"mse_last": jnp.mean(error)}
 
     def sample(params: Params, context: Context, keys: Keys, num_steps: int) -> Sample:
         """f at 0, or at each key's own noise; `num_steps` must be 1."""

@@ -148,8 +148,7 @@ class Events:
         """Past `first_step`, TensorBoard forgets what earlier processes wrote."""
         directory.mkdir(parents=True, exist_ok=True)
         self._writer, self._flushed = EventsWriter(str(directory / "events")), 0.0
-        if first_step:
-            self._writer.write_event(Event(step=first_step + 1, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
+        self._writer.write_event(Event(step=first_step + 1, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """A point of each curve."""

@@ -48,10 +48,15 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema_params = update_ema(state.ema_params, params, state.step, settings)
-        metrics = {"loss": loss, "gradient_norm": global_norm(gradient), "parameter_norm": global_norm(params), **metrics}
+        metrics = {"loss": loss, "gradient_norm": global_norm(gradient), "parameter_norm": global_norm(params), **rooted(metrics)}
         return TrainState(state.step + 1, params, ema_params, opt_state, state.key), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings(state, mesh), None))
+
+
+def rooted(metrics: Metrics) -> Metrics:
+    """`mse_...` as `rmse_...`: the root of the mean over all devices and slices, which the mean of their roots is not."""
+    return {f"r{name}" if name.startswith("mse_") else name: jnp.sqrt(x) if name.startswith("mse_") else x for name, x in metrics.items()}
 
 
 def make_loss_and_gradient(loss: Loss, mesh: Mesh, params: Params, accumulate_steps: int = 1) -> LossAndGradient:

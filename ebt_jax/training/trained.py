@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Sharding, SingleDeviceSharding
@@ -58,7 +58,7 @@ def read_trained(path: str | pathlib.Path, what: str, *, ema: bool = True, shard
     directory, step = locate(path, what)
     with Checkpoints(directory, read_only=True) as checkpoints:
         assets = checkpoints.assets(step)
-        settings = Settings.from_dict(json.loads(assets["config.json"]))
+        settings = Settings.from_dict(_without_files(json.loads(assets["config.json"]), assets["datasets.json"].decode()))
         specs = Specs.from_json(assets["specs.json"].decode())
         statistics = Statistics.from_json(assets["statistics.json"].decode())
         acted = dataclasses.replace(settings, model=acting(settings.model))
@@ -69,3 +69,11 @@ def read_trained(path: str | pathlib.Path, what: str, *, ema: bool = True, shard
         params = checkpoints.restore(step, "ema_params" if ema else "params", placed)
     calibration, datasets = assets.get("calibration.json", b"").decode(), assets["datasets.json"].decode()
     return Trained(step, settings, specs, statistics, method, plain(params, settings.optimizer), calibration, datasets)
+
+
+def _without_files(config: dict[str, Any], datasets: str) -> dict[str, Any]:
+    """The config of an older run, which named a mixture's file, with what its datasets' shares were: the file may be gone, or another."""
+    if not str(config["data"]["mixture"]).endswith(".json"):
+        return config
+    shares = {tree["name"]: tree["share"] for tree in json.loads(datasets)}
+    return {**config, "data": {**config["data"], "mixture": shares, "weighting": "given"}}

@@ -65,6 +65,13 @@ def test_a_conversion_that_stopped_goes_on(folder, tmp_path, monkeypatch):
     assert written.items() <= {path: path.stat().st_mtime_ns for path in target.glob("*.array_record*")}.items()
 
 
+def test_a_bucket_to_write_to_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="array_record must be a folder on a disk, got 'gs://mine/out'. Mount the bucket"):
+        to_array_record(folder, "gs://mine/out")
+    assert not (tmp_path / "gs:").exists()
+
+
 def test_a_damaged_shard_leaves_no_file(folder, tmp_path):
     shard = folder.splits["train"][0].path
     shard.write_bytes(shard.read_bytes()[:-1])

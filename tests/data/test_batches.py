@@ -108,7 +108,23 @@ def _png(image, mode):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\xff\xd8 cut", b"\x89PNG cut"])
+WHOLE = _png(np.full((6, 9, 3), 100, np.uint8), "RGB")
+DAMAGED = WHOLE[:33] + b"\0" * 8 + WHOLE[41:]  # the header of the second chunk
+
+
+@pytest.mark.parametrize("data", [WHOLE[:45], DAMAGED], ids=["truncated", "header"])
+def test_a_damaged_png_is_a_value_error(data):
+    with pytest.raises(ValueError, match=rf"a PNG must be readable, got {len(data)} bytes"):
+        decode(data)
+
+
+def test_a_png_of_too_many_pixels_is_a_value_error(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(ValueError, match="a PNG must be readable, got .* exceeds limit"):
+        decode(WHOLE)
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\xff\xd8 cut", b"\x89PNG cut", DAMAGED])
 def test_an_unreadable_image_names_its_file(make_folder, settings, data):
     episode = toy_rlds.make_episode(0, 3)
     episode["observation/image"][1] = data

@@ -83,6 +83,17 @@ def test_the_cache_lies_beside_the_data_or_where_told(toy, cache, tmp_path, monk
     assert _open(toy).cache.parent == toy / ".ebt_index"
 
 
+def test_a_cache_in_a_bucket_is_refused(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="cache_dir must be a folder on a disk, got 'gs://mine/cache'. Mount the bucket"):
+        _open(toy, cache_dir="gs://mine/cache")
+    monkeypatch.setenv("EBT_JAX_CACHE", "s3://mine/cache")
+    with pytest.raises(ValueError, match="EBT_JAX_CACHE must be a folder on a disk, got 's3://mine/cache'"):
+        _open(toy)
+    assert set(tmp_path.iterdir()) == before
+
+
 def test_read_only_data_are_indexed_in_the_home_folder(toy, tmp_path, monkeypatch):
     monkeypatch.delenv("EBT_JAX_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -317,6 +328,19 @@ def test_tensors_stored_as_bytes(make_folder):
         spec = dataclasses.replace(toy_rlds.SPEC, name=encoding)
         index = _open(make_folder(encoding, {**toy_rlds.STEPS, "action": node}, {"train": [[episode]]}, spec), Entry(spec))
         np.testing.assert_array_equal(index.columns["action"], values.astype(np.float32))
+    damaged = {**episode, "action": [*episode["action"][:3], b"no zlib"]}
+    path = make_folder("damaged", {**toy_rlds.STEPS, "action": node}, {"train": [[episode, damaged]]}, spec)
+    with pytest.raises(ValueError, match="record 1: a tensor of encoding 'zlib' must be whole, got a fault"):
+        _open(path, Entry(spec))
+    assert _skipping(path, Entry(spec)).faults == {"unusable episodes": 1}
+
+
+def test_a_text_says_success_failure_or_nothing(make_folder):
+    said = {"a/success/1.mp4": 1, "a/failure/1.mp4": 0, "Success": 1, "unsuccessful": 0, "task_success": 1, " ": -1, "": -1}
+    made = [{**toy_rlds.make_episode(number, 1), "/outcome": [text.encode()]} for number, text in enumerate(said)]
+    spec = dataclasses.replace(toy_rlds.SPEC, success_key="outcome")
+    index = _open(make_folder("toy", toy_rlds.STEPS, {"train": [made]}, spec, beside={"outcome": {"text": {}}}), Entry(spec))
+    assert dict(zip(said, index.episodes["success"].tolist(), strict=True)) == said
 
 
 def test_cached_columns_are_read_only_files(toy):

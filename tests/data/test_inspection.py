@@ -1,12 +1,14 @@
 """What inspection says of datasets that are known in every number, good ones and spoilt ones."""
 
 import dataclasses
+import io
 import pathlib
 
 import numpy as np
 import pytest
 import simplejpeg
 import toy_rlds
+from PIL import Image
 
 from ebt_jax.data import seek
 from ebt_jax.data.folder import find_folder
@@ -75,6 +77,17 @@ def test_numbers_of_the_whole_dataset(found) -> None:
         "no secondary and no wrist camera",
         "25 % of the episodes have an empty instruction",
     ]
+
+
+@pytest.mark.parametrize("value", [0.1, -1000.0, 1e17])
+def test_a_number_that_moves_by_the_noise_of_float32_has_a_histogram(found, value: float) -> None:
+    still = episode(1)
+    still["action"][:, 1] = value
+    still["action"][::2, 1] = np.nextafter(np.float32(value), np.float32(np.inf))
+    row = facts(found([[still]])(100))["action"][1]
+    counts, edges = row["histogram"]["counts"], row["histogram"]["edges"]
+    assert (row["constant"], sum(counts), np.count_nonzero(counts) <= 2) == (True, 30, True)
+    assert edges[0] < row["min"] <= row["max"] < edges[-1]
 
 
 @pytest.mark.parametrize(
@@ -152,6 +165,16 @@ def test_a_record_that_cannot_be_used_is_counted_and_named(found) -> None:
     assert f"unusable: {tree['faults'][0]}" in tree["warnings"]
 
 
+def test_a_picture_that_cannot_be_read_is_counted_and_named(found) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8, 3), 100, np.uint8)).save(file, "PNG")
+    spoilt = episode(1)
+    spoilt["observation/image"][0] = file.getvalue()[:45]
+    drawn = found([[episode(0), spoilt]])(100)
+    assert len(drawn.episodes) == 1
+    assert "record 1: a PNG must be readable" in drawn.faults[0]
+
+
 def test_a_flipped_bit_is_found(found, tmp_path: pathlib.Path) -> None:
     draw = found([[episode(0), episode(1)]])
     path = next((tmp_path / "data").rglob("*.tfrecord-*"))
@@ -175,6 +198,8 @@ def test_shares_of_a_mixture(found) -> None:
     assert (row["share"], row["episodes"], row["steps_about"]) == (1.0, 8, 240)
     assert row["held_out"] == held_out_share(drawn, settings)
     assert row["epochs_per_million_windows"] == pytest.approx(1e6 / (240 * (1 - row["held_out"])))
+    renamed = DataSettings("x", {"bridge_orig": 1.0, "other": 3.0})  # folders need not be called what dataset_info.json says
+    assert [row["share"] for row in mixture_rows([drawn, drawn], renamed)] == [0.25, 0.75]
 
 
 def test_what_the_sample_holds_out_is_what_a_run_holds_out(found, tmp_path: pathlib.Path) -> None:

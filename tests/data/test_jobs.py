@@ -1,5 +1,7 @@
 """Jobs give the same results wherever they run, and their errors arrive."""
 
+import functools
+import operator
 import os
 import pathlib
 import subprocess
@@ -24,6 +26,16 @@ def test_processes_answer_in_order_raise_what_a_job_raises_and_name_the_item_tha
         list(runner(os.listdir, ["/", "/nowhere", "/"]))
     with pytest.raises(RuntimeError, match="until its job is done, got exit code 3 at 3"):
         list(runner(os._exit, [3]))
+
+
+def test_a_long_item_that_kills_a_process_is_named_in_short():
+    with pytest.raises(RuntimeError, match=r"got exit code 3 at \"__import__.* set data\.index_processes lower") as caught:
+        list(jobs.in_processes(1)(eval, ["__import__('os')._exit(3)  # " + 100_000 * "x"]))
+    assert len(str(caught.value)) < 500
+    task = functools.partial(os._exit, 3)
+    task.path = "/cache/part-7.npz"
+    with pytest.raises(RuntimeError, match=r"got exit code 3 at /cache/part-7\.npz\. -9"):
+        list(jobs.in_processes(1)(operator.call, [task]))
 
 
 def test_long_jobs_say_how_far_they_are(caplog, monkeypatch):

@@ -70,6 +70,12 @@ def test_the_dataset_s_own_validation_split_is_used_without_a_fraction(make_fold
     assert held.num_transitions + len(held.split("validation")[0]) == sum(toy_rlds.LENGTHS)
 
 
+def test_an_own_validation_split_without_records_is_passed_over(make_folder, settings):
+    splits = {"train": toy_rlds.shards(), "val": [[], []], "test": [[toy_rlds.make_episode(9, 3)]]}
+    make_folder("toy", toy_rlds.STEPS, splits, toy_rlds.SPEC)
+    assert [len(split) for split in open_mixture(settings()).split("validation")] == [3]
+
+
 def test_no_validation_split_and_no_fraction_says_what_to_do(toy, settings):
     with pytest.raises(ValueError, match=r"none of toy with .* own split val or validation or test.*set validation_fraction above 0"):
         open_mixture(settings()).split("validation")
@@ -197,6 +203,16 @@ def test_a_manifest_keeps_what_a_run_saw_and_notices_other_data(toy, make_folder
         other.check_manifest(mixture.manifest())
     with pytest.raises(ValueError, match="second: then version .* now absent"):
         open_mixture(settings()).check_manifest(mixture.manifest())
+
+
+def test_a_manifest_tells_folders_of_one_internal_name_apart(toy, settings, tmp_path):
+    shutil.copytree(toy.parent, tmp_path / "data" / "again")
+    mixture = open_mixture(settings(mixture={"toy": 1.0, "again": 1.0}))
+    mixture.check_manifest(mixture.manifest())
+    trees = json.loads(mixture.manifest())
+    trees[0]["statistics"]["num_episodes"] = 7
+    with pytest.raises(ValueError, match=r"toy: then .* 7 episodes .* and .* 8 episodes .*, now .* 8 episodes .* and .* 8 episodes"):
+        mixture.check_manifest(json.dumps(trees))
 
 
 def test_processes_with_other_rows_differ_and_with_copies_of_them_do_not(make_folder, settings, tmp_path):

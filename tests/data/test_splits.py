@@ -127,6 +127,16 @@ def test_parts_are_the_rows_of_all_windows_in_order(make_folder, size):
     np.testing.assert_array_equal(index.columns["action"][located["start"] + steps], rows)
 
 
+def test_episodes_of_no_step_at_the_end_are_no_block(make_folder):
+    episodes = [toy_rlds.make_episode(number, length) for number, length in enumerate((10, 0))]
+    index = _index(make_folder("toy", toy_rlds.STEPS, {"train": [episodes]}, toy_rlds.SPEC))
+    (part,) = Split(index, index.episodes).parts("action", 8)
+    assert [len(block) for block in part(8)] == [10]
+    (longer,) = Split(index, index.episodes).parts("action")
+    assert [len(block) for block in longer(8)] == [10]
+    np.testing.assert_allclose(merged.statistics([part], 3, jobs.here).mean, index.columns["action"].mean(0))
+
+
 def test_any_number_of_processes_gives_the_same_statistics(make_folder):
     index = _index(make_folder("toy", toy_rlds.STEPS, {"train": toy_rlds.shards()}, toy_rlds.SPEC))
     parts = Split(index, index.episodes).parts("action", 6)

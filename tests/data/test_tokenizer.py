@@ -40,6 +40,14 @@ def test_a_vocabulary_travels_with_the_specs(tree, kind, expected, tmp_path):
         ("{", "got a fault at"),
         (json.dumps({"model": {"type": "BPE", "vocab": {}}}), r"WordPiece \(MiniLM\) or Unigram \(T5\), got 'BPE'"),
         (json.dumps({**WORDPIECE, "normalizer": {"type": "BertNormalizer", "lowercase": False}}), "must be uncased"),
+        (
+            json.dumps({**WORDPIECE, "normalizer": {**WORDPIECE["normalizer"], "strip_accents": False}}),
+            "must normalise as MiniLM's does, got strip_accents false",
+        ),
+        (
+            json.dumps({**WORDPIECE, "normalizer": {**WORDPIECE["normalizer"], "strip_accents": None, "handle_chinese_chars": False}}),
+            "must normalise as MiniLM's does, got handle_chinese_chars false",
+        ),
         (json.dumps({**WORDPIECE, "model": {"type": "WordPiece", "vocab": {"a": 0, "b": 2}}}), "numbered 0, 1, 2, ..., got gaps"),
     ],
 )

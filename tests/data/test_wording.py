@@ -12,6 +12,7 @@ import toy_rlds
 
 from ebt_jax.data.loader import make_loader
 from ebt_jax.data.mixture import TOKENS, open_mixture
+from ebt_jax.data.wording import read_wordings
 from ebt_jax.specs import Specs
 from ebt_jax.text import tokenize
 
@@ -94,3 +95,10 @@ def test_bad_files_and_misplaced_paraphrases_are_named(told, settings, tmp_path)
     (tmp_path / "good.json").write_text("{}")
     with pytest.raises(ValueError, match="must stand beside language=\"tokens\", got 'none'"):
         open_mixture(settings(paraphrases=str(tmp_path / "good.json"), language="none"))
+
+
+@pytest.mark.parametrize("others", ["grab it", [["grab it"]], {"grab it": 1}])
+def test_paraphrases_that_are_no_list_of_texts_are_refused(tmp_path, others):
+    (tmp_path / "others.json").write_text(json.dumps({"hold it": ["keep it"], "pick it": others}))
+    with pytest.raises(ValueError, match=r"paraphrases must be a JSON file like .*others\.json: 'pick it' has .* no list of texts"):
+        read_wordings(str(tmp_path / "others.json"))

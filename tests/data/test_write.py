@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from ebt_jax.data.folder import find_folder
 from ebt_jax.data.mixture import episodes, open_mixture
 from ebt_jax.data.settings import DataSettings
 from ebt_jax.data.spec import DatasetSpec
@@ -113,6 +114,10 @@ def broken(**changes: object) -> Demonstration:
         (broken(actions=EPISODES[0].actions[:2]), "as many rows of everything as actions"),
         (broken(observations={"state": EPISODES[0].observations["state"]}), "got none for .*observation/image"),
         (broken(observations={**EPISODES[0].observations, "state": np.zeros((5, 4), np.float32)}), "must have 3 proprio numbers, got 4"),
+        (
+            broken(observations={**EPISODES[0].observations, "image": np.zeros((5, 12, 16, 1), np.uint8)}),
+            r"must have uint8 \[n y x 3\] for its camera 'observation/image', got uint8 \(5, 12, 16, 1\)",
+        ),
         (broken(actions=np.full((5, 2), np.nan, np.float32)), "must be finite"),
     ],
 )
@@ -120,6 +125,22 @@ def test_an_episode_that_is_not_what_the_spec_says_is_refused(tmp_path: pathlib.
     with pytest.raises(ValueError, match=message):
         write_rlds(tmp_path, SPEC, [episode], "")
     assert not (tmp_path / "toy_written").exists()
+
+
+def test_only_pictures_are_images(tmp_path: pathlib.Path) -> None:
+    """Flags, masks and one row of colours are numbers, whatever their dtype."""
+    others = {"pressed": np.ones(5, np.uint8), "mask": np.ones((5, 12, 16, 1), np.uint8), "colours": np.ones((5, 4, 3), np.uint8)}
+    write_rlds(tmp_path, SPEC, [broken(observations={**EPISODES[0].observations, **others})], "")
+    steps = find_folder(str(tmp_path), "toy_written").steps
+    assert steps["observation/image"].kind == "image"
+    assert {(steps[f"observation/{name}"].kind, steps[f"observation/{name}"].dtype) for name in others} == {("tensor", "float32")}
+
+
+def test_a_bucket_to_write_to_is_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="output must be a folder on a disk, got 'gs://mine/out'. Mount the bucket"):
+        write_rlds("gs://mine/out", SPEC, EPISODES, "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_episode_is_an_error(tmp_path: pathlib.Path) -> None:

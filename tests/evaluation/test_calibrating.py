@@ -18,7 +18,7 @@ from ebt_jax.artifact import export_policy, load_artifact
 from ebt_jax.calibration import Calibration, DoubtSettings, episode_scores
 from ebt_jax.checkpoint import CheckpointError
 from ebt_jax.data.mixture import TOKENS
-from ebt_jax.data.settings import bundled_sample_dir
+from ebt_jax.data.settings import Filters, bundled_sample_dir
 from ebt_jax.evaluation.calibrating import demonstrated, find_step, measured_with, rolled_out, write_calibration
 from ebt_jax.evaluation.open_loop import open_dataset
 from ebt_jax.policy import Experiment
@@ -102,7 +102,8 @@ def test_a_checkpoint_takes_its_calibration_along(tiny_run, tmp_path):
 
 
 def test_a_policy_knows_its_run(tiny_run):
-    held_out = {"validation_fraction": 0.1, "validation_folds": 0, "validation_fold": 0, "seed": 0}
+    held_out = {"validation_fraction": 0.1, "validation_folds": 0, "validation_fold": 0, "seed": 0, "on_bad": "raise"}
+    held_out["normalization"], held_out["filters"] = "min_max", dataclasses.asdict(Filters())
     evaluation = {"suite": "metaworld", "tasks": ["pick-place-v3"], "episodes": 2, "seed": 0}
     assert ebt_jax.load(tiny_run).experiment == Experiment(("metaworld_pick_place_v3",), held_out, evaluation)
 

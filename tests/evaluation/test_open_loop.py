@@ -10,7 +10,7 @@ from formulas import constant_policy, formula_policy, suite_specs
 from jaxtyping import Array, Float
 
 from ebt_jax.data.mixture import Mixture, episodes, open_mixture
-from ebt_jax.data.settings import DataSettings, bundled_sample_dir
+from ebt_jax.data.settings import DataSettings, Filters, bundled_sample_dir
 from ebt_jax.evaluation.open_loop import open_dataset, open_loop, trained_on, which_episodes
 from ebt_jax.policy import Experiment
 from ebt_jax.types import Keys
@@ -76,6 +76,12 @@ def test_the_splits_are_filtered_as_in_the_run(tmp_path: pathlib.Path) -> None:
     ]
     least = int(np.median(lengths)) + 1
     policy = constant_policy([0.0] * 4, RUN._replace(held_out={**RUN.held_out, "filters": {"min_steps": least}}))
+    with pytest.raises(ValueError, match=r"must hold what the policy's run learnt from.* got \d+ of \d+.*Bring the files back"):
+        open_dataset(policy, folder, SAMPLE, str(tmp_path), as_trained=True)  # a formula learnt from nothing
+    run = open_mixture(
+        DataSettings(folder, SAMPLE, action_horizon=3, cache_dir=str(tmp_path), filters=Filters(min_steps=least), **RUN.held_out)
+    )
+    policy = dataclasses.replace(policy, statistics=run.statistics)
     opened = open_dataset(policy, folder, SAMPLE, str(tmp_path), as_trained=True)
     kept = [len(episode.actions) for split in ("train", "validation") for episode in episodes(opened, split)]
     assert sorted(kept) == sorted(length for length in lengths if length >= least)

@@ -121,6 +121,16 @@ def test_no_gradient_flows_through_the_chain():
     np.testing.assert_allclose(slope, -square / (1 + np.exp(p * square)), rtol=1e-4)
 
 
+def test_numbers_that_a_robot_lacks_are_seen_as_they_are_sampled():
+    """E = a_0 a_1 of which a_1 is masked: its slope along a_0 is a_1, drawn from the box and the same for all chunks; 0 told nothing."""
+    model = EnergyModel(lambda *_: None, bimodal.encode, lambda p, c, a: p * jnp.sum(a[:, 0] * a[:, 1], axis=-1), (2, 1))
+    method = make_method({"name": "contrastive", "num_langevin": 0, "bound": 1.0}, MCMC(), model)
+    batch = bimodal.draw(jax.random.key(0), 512)
+    batch = batch._replace(actions=jnp.zeros((512, 2, 1)), action_mask=jnp.ones((512, 2, 1), bool).at[:, 1].set(False))
+    _, metrics = method.loss(jnp.float32(1.0), batch, jax.random.split(jax.random.key(1), 512))
+    assert metrics["slope"] == pytest.approx(0.5, abs=0.05)  # the mean of |U(-1, 1)|
+
+
 def test_the_derivative_free_search_finds_the_minimum():
     """A narrow quadratic in two numbers: 256 candidates and three shrinking steps come within .05 of its centre, each sample's own."""
     centers = jnp.array([[[0.5, -0.3]], [[-0.7, 0.2]]])

@@ -35,7 +35,7 @@ def run(mesh, steps=3, settings=SETTINGS, method=METHOD):
     losses = []
     for _ in range(steps):
         state, metrics = step(state, to_devices(BATCH, mesh))
-        losses.append(float(metrics["loss"]))
+        losses.append([float(metrics["loss"]), float(metrics["rmse_last"])])
     return jax.device_get(state), np.array(losses)
 
 

@@ -33,6 +33,19 @@ def test_a_descent_needs_three_encodings_and_six_energies_a_step(tiny_config):
     assert sample_flops(Settings.from_dict(frozen), specs) < 0.8 * sample_flops(settings, specs)
 
 
+def test_a_tie_is_counted_of_as_many_samples_as_it_needs(tiny_config):
+    """1 + 3 energies a sample, whose parameters' gradient takes twice the forward pass."""
+    plain = Settings.from_dict(tiny_config)
+    tied = Settings.from_dict({**tiny_config, "method": {**tiny_config["method"], "tie_weight": 0.1, "tie_negatives": 3}})
+    specs = open_mixture(plain.data).specs
+    model, batch = make_model(plain.model, specs, "energy"), empty_batch(specs)
+    params = jax.eval_shape(model.init, jax.random.key(0), batch)
+    context = jax.eval_shape(model.encode, params, batch.observation)
+    energy = count_flops(model.energy, params, context, batch.actions)
+    assert samples_at_peak(tied, specs, "NVIDIA H100", 1) is not None
+    assert sample_flops(tied, specs) - sample_flops(plain, specs) == pytest.approx(3 * 4 * energy, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("kind", "tflops"),
     [("NVIDIA H100 80GB HBM3", 989.5), ("NVIDIA A100-SXM4-40GB", 312), ("TPU v5 lite", 197), ("TPU v5p", 459), ("TPU v6 lite", 918)],
