@@ -38,6 +38,10 @@ def run(main: Callable[[], None], usage: str, leave: Leave = lambda code, messag
         if message:
             print(message, file=sys.stderr)
         leave(code, message)
+        if code == INTERRUPTED:  # the exception may have gone through a compiler, which then dies with the interpreter: 139 in place of 75
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
         return code
 
     def parse(argv: list[str]) -> list[str]:

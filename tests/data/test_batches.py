@@ -109,7 +109,7 @@ def _png(image, mode):
 
 
 WHOLE = _png(np.full((6, 9, 3), 100, np.uint8), "RGB")
-DAMAGED = WHOLE[:33] + b"\0" * 8 + WHOLE[41:]  # the header of the second chunk
+DAMAGED = WHOLE[:36] + b"\0" + WHOLE[37:]  # the length of the pixels' chunk
 
 
 @pytest.mark.parametrize("data", [WHOLE[:45], DAMAGED], ids=["truncated", "header"])
