@@ -13,3 +13,9 @@ def write_whole(path: pathlib.Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def settle(path: pathlib.Path) -> None:
+    """Has the system put a file's bytes on disk: before a rename after which the file counts as whole, whatever the power does."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

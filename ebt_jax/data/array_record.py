@@ -16,6 +16,7 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from ebt_jax.data import jobs, records, remote
 from ebt_jax.data.folder import Folder, Shard
 from ebt_jax.data.spec import SPEC_FILE
+from ebt_jax.whole import settle
 
 FILES = ("features.json", SPEC_FILE)
 """What is copied beside the shards, where it is there."""
@@ -72,6 +73,7 @@ def rewrite(task: Task) -> None:
         for _, record in records.scan(task.shard, task.file_format):
             writer.write(record)
         writer.close()
+        settle(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from ebt_jax.data.faults import Faults, OnBad
 from ebt_jax.data.folder import Folder, Shard
 from ebt_jax.data.scan import EPISODE, PART, Scan, scan_shard
 from ebt_jax.data.standardize import Entry
+from ebt_jax.whole import settle
 
 _VERSION = 4  # raise it when the meaning of the files changes: every cached index is then built anew
 _COLUMN = "column_"
@@ -91,6 +92,8 @@ def build(work: Work, name: str, root: pathlib.Path, on_bad: OnBad, runner: jobs
             pass
         partial.mkdir()
         _join(partial, [task.path for task in tasks], work.shards)
+        for file in partial.iterdir():
+            settle(file)
         os.rename(partial, done)
     except OSError:
         if not done.exists():  # another process may have finished first: its index is as good
@@ -117,6 +120,8 @@ def index_shard(task: Task) -> None:
     np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
     partial = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
     partial.write_bytes(buffer.getvalue())
+    if not remote.is_remote(task.path):
+        settle(pathlib.Path(partial))
     partial.replace(path)
 
 
