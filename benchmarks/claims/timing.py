@@ -8,29 +8,15 @@ call each (`latency.py`), pinned as this process is. Writes RESULTS/latency/SCAL
 
 import os
 import pathlib
-import tempfile
-from typing import Any
 
-import jax
-from absl import flags, logging
+from absl import flags
 
-from benchmarks.claims.cells import Cell
 from benchmarks.claims.demonstrations import prepare
-from benchmarks.claims.latency import BATCHES, chunk_flops, latency
-from benchmarks.claims.recipe import recipe, scheduled
-from benchmarks.claims.settings import FILE, Settings, read_settings
+from benchmarks.claims.idle import check_idle, time_contestants
+from benchmarks.claims.settings import FILE, read_settings
 from benchmarks.claims.store import RESULTS, timing_path, write_json
 from ebt_jax import cli
 from ebt_jax.evaluation.results import hardware, versions
-from ebt_jax.loading import load
-from ebt_jax.policy import Policy
-from ebt_jax.training.loop import train
-
-QUIET = 0.5
-"""Processes that may have waited or run, in the mean over the minute before."""
-
-SECONDS = 60.0
-"""Of turns at each batch size."""
 
 _SCALE = flags.DEFINE_string("scale", "small", "Of settings.json.")
 _SUITE = flags.DEFINE_string("suite", "pusht", "Whose observations and chunks.")
@@ -41,9 +27,7 @@ _RESULTS = flags.DEFINE_string("results", str(RESULTS), "Folder of results.")
 
 def main() -> None:
     """Refuses a busy machine."""
-    busy = os.getloadavg()[0]
-    if busy > QUIET:
-        raise RuntimeError(f"the machine must be idle, got a load of {busy:.1f} over the last minute. Wait until it is below {QUIET}.")
+    busy = check_idle()
     settings = read_settings()
     data = pathlib.Path(_DATA.value).resolve()
     archives = pathlib.Path(_ARCHIVES.value).resolve() if _ARCHIVES.value else None
@@ -61,37 +45,10 @@ def main() -> None:
             "command": f"python -m benchmarks.claims.timing --scale={_SCALE.value} --suite={_SUITE.value} --data_dir=DIR",
             "hardware": hardware(),
             "versions": versions(),
-            "contestants": time_contestants(settings, _SCALE.value, _SUITE.value, data),
+            "contestants": time_contestants(settings, _SCALE.value, _SUITE.value, data, cli.progress),
         },
     )
     print(path)
-
-
-def time_contestants(
-    settings: Settings, scale: str, suite: str, data: pathlib.Path, seconds: float = SECONDS
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """contestant -> sampler -> {"latency_ms": of `latency`, "chunk_flops"}; samplers that stop by themselves are left out.
-
-    Args:
-      data: the folder of datasets.
-      seconds: of turns at each batch size.
-    """
-    contestants = settings.contestants_of(scale)
-    asked: dict[tuple[str, str], tuple[Policy, int]] = {}
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, contestant in cli.progress(contestants.items(), len(contestants), "contestants"):
-        what = recipe(settings, Cell("development", scale, suite, name, settings.scale(scale).suites[suite].budgets[0], 0))
-        with tempfile.TemporaryDirectory() as workdir:
-            train(scheduled(what.config, 1, what.warmup, str(data)), pathlib.Path(workdir))
-            policy = load(workdir)
-        steps = {sampler: one.num_steps for sampler, one in contestant.samplers.items() if not one.stopping}
-        found[name] = {sampler: {"chunk_flops": count} for sampler, count in chunk_flops(policy, steps).items()}
-        asked |= {(name, sampler): (policy, num_steps) for sampler, num_steps in steps.items()}
-        jax.clear_caches()
-    logging.info("%d samplers take turns, %.0f s for each of the batch sizes %s", len(asked), seconds, BATCHES)
-    for (name, sampler), milliseconds in latency(asked, seconds).items():
-        found[name][sampler]["latency_ms"] = milliseconds
-    return found
 
 
 if __name__ == "__main__":
