@@ -189,7 +189,7 @@ def data() -> Iterator[Check]:
 
     (sample,) = (path.name for path in pathlib.Path(bundled_sample_dir()).iterdir() if path.is_dir())
     folder = find_folder(bundled_sample_dir(), sample)
-    count = sum(shard.num_records for shard in folder.splits["train"])
+    count = folder.num_records("train")
     missing = [shard.path.name for shard in folder.splits["train"] if not shard.path.exists()]
     remedy = "Install the package again: its data is incomplete" if missing else ""
     yield Check("bundled sample", not missing, True, f"{sample}, {count} episodes" if not missing else f"no {missing[0]}", remedy)

@@ -43,7 +43,7 @@ def main() -> None:
         if ARRAY_RECORD.value:
             print(to_array_record(folder, ARRAY_RECORD.value, runner))
             continue
-        held = [split for split, shards in folder.splits.items() if any(shard.num_records for shard in shards)] or ["train"]
+        held = [split for split in folder.splits if folder.num_records(split)] or ["train"]
         for split in sorted(held, key=lambda split: split == "train"):
             entry = describe(folder)
             entry = entry._replace(spec=entry.spec.show(settings.proprio))

@@ -1,7 +1,10 @@
 """A trained policy: units, masks, limits, and answers that do not depend on the company a row keeps."""
 
 import dataclasses
+import hashlib
 import json
+import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 from untrained import SEEING
 
 import ebt_jax
-from ebt_jax.checkpoint import CheckpointError
+from ebt_jax.checkpoint import DIGESTS, CheckpointError
 from ebt_jax.data.mixture import episodes, open_mixture
 from ebt_jax.data.settings import DataSettings, bundled_sample_dir
 from ebt_jax.normalize import normalize
@@ -143,6 +146,22 @@ def test_load_takes_workdir_checkpoints_folder_or_step(tiny_run):
     assert older.identity.step == 10
     assert older.identity.sha256 != newest.identity.sha256
     assert ebt_jax.load(tiny_run, ema=False).identity.sha256 != newest.identity.sha256
+
+
+def test_an_older_run_on_a_mixtures_file_needs_that_file_no_more(tiny_run, tmp_path):
+    """Its config names a file that is not there; the shares are the checkpoint's own."""
+    run = pathlib.Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    path = run / "checkpoints" / "20" / "assets" / "config.json"
+    config = json.loads(path.read_text())
+    config["data"]["mixture"] = "mine.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        ebt_jax.load(run)  # what was sealed may not change
+    digests = run / "checkpoints" / "20" / "assets" / DIGESTS
+    sealed = json.loads(digests.read_text())
+    sealed["files"]["config.json"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    digests.write_text(json.dumps(sealed))
+    assert ebt_jax.load(run).experiment.datasets == ("metaworld_pick_place_v3",)
 
 
 def test_load_says_what_is_wrong(tiny_run, tmp_path):

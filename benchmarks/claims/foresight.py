@@ -53,7 +53,7 @@ def foresight_table(settings: Settings, finished: Finished, suite: str, budget: 
         mixed = _mixed(settings, trees, first, statistic)
         risks = [float(np.mean(which)) for _, which in mixed]
         surer = [_surer_half(values, which) for values, which in mixed]
-        failure = _told(chances(settings, trees, first, statistic))
+        failure = _told([auroc(*one) for one in mixed])
         rows.append(row(f"{name}, {statistic}", *failure, _mean(risks), _mean(surer), *_told(_shifts(trees, first, statistic))))
     return "\n".join([*lines, *rows]) if rows else ""
 
@@ -132,11 +132,6 @@ def _told_by(
             trees = [(cell, tree) for cell, tree in mine if has_column(tree, first, f"{statistic}_first")]
             if trees:
                 yield name, first, statistic, trees
-
-
-def chances(settings: Settings, trees: Sequence[tuple[Cell, Mapping[str, Any]]], sampler: str, statistic: str) -> list[float]:
-    """AUROC of failure, of every training that has failures and successes."""
-    return [auroc(values, which) for values, which in _mixed(settings, trees, sampler, statistic)]
 
 
 def _mixed(

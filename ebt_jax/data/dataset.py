@@ -48,7 +48,7 @@ class Dataset:
         settings, name = self.settings, self.folder.name
         if settings.validation_fraction > 0 or settings.validation_folds:
             return self._filtered(validation_split(self.train.index, name, settings))
-        own = next((split for split in OWN_VALIDATION if sum(shard.num_records for shard in self.folder.splits.get(split, ()))), None)
+        own = next((split for split in OWN_VALIDATION if self.folder.num_records(split)), None)
         if own is None:
             return Split(self.train.index, self.train.index.episodes[:0])
         index = _index(self.folder, own, self.entry, settings)

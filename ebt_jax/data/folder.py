@@ -73,6 +73,10 @@ class Folder:
     file_format: str
     episode: Mapping[str, Feature] = dataclasses.field(default_factory=dict)
 
+    def num_records(self, split: str) -> int:
+        """Episodes that dataset_info.json promises; 0 where there is no such split."""
+        return sum(shard.num_records for shard in self.splits.get(split, ()))
+
 
 def find_folder(data_dir: str, name: str) -> Folder:
     """The newest version of dataset `name` under `data_dir` (local, or gs:// where the machine can read it).

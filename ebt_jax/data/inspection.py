@@ -63,7 +63,7 @@ class Sample:
     @property
     def num_episodes(self) -> int:
         """All episodes of the split, as dataset_info.json says."""
-        return sum(shard.num_records for shard in self.folder.splits[self.split])
+        return self.folder.num_records(self.split)
 
     def describe(self) -> str:
         """What was sampled, in a sentence."""
@@ -90,7 +90,7 @@ def sample(folder: Folder, entry: Entry, split: str, episodes: int, seed: int = 
     Raises ValueError for a split that is missing or empty, a feature that the spec names and the folder lacks, or where no drawn
     record can be used; FileNotFoundError for a missing shard.
     """
-    if split not in folder.splits or not sum(shard.num_records for shard in folder.splits[split]):
+    if not folder.num_records(split):
         full = sorted(name for name, shards in folder.splits.items() if sum(shard.num_records for shard in shards))
         raise ValueError(f"split of {folder.name!r} must be one that holds episodes, {full}, got {split!r}.")
     check_features(folder, entry)

@@ -23,7 +23,7 @@ def listing(data_dir: str) -> str:
         except (FileNotFoundError, ValueError) as error:
             notes.append(f"{path.name}: {str(error).splitlines()[0]}")
             continue
-        counts = {split: sum(shard.num_records for shard in shards) for split, shards in folder.splits.items()}
+        counts = {split: folder.num_records(split) for split in folder.splits}
         episodes, files = " ".join(f"{split} {count:,}" for split, count in counts.items()), sum(map(len, folder.splits.values()))
         known = ["", "", ""]
         try:
