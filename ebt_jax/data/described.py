@@ -1,7 +1,7 @@
 """The specs of data that is not here, from what is known of it: for compiling a run before its data has been copied anywhere."""
 
 from ebt_jax.data import pusht
-from ebt_jax.data.mixture import equal_specs
+from ebt_jax.data.mixture import equal_specs, with_tokenizer
 from ebt_jax.data.oxe import ENTRIES
 from ebt_jax.data.settings import DataSettings
 from ebt_jax.data.spec import DatasetSpec
@@ -19,7 +19,11 @@ PUSHT = DatasetSpec(
 
 
 def described_specs(settings: DataSettings) -> Specs:
-    """What a policy trained on these datasets would be told. Raises ValueError for one of which nothing is known, listing the others."""
+    """What a policy trained on these datasets would be told.
+
+    Raises ValueError for one of which nothing is known, listing the others, and for a tokenizer that cannot be read.
+    """
+    settings = with_tokenizer(settings)
     known = {"pusht": PUSHT, **{name: entry.spec for name, entry in ENTRIES.items()}}
     unknown = [name for name in settings.weights if name not in known]
     if unknown:

@@ -240,8 +240,7 @@ def open_mixture(settings: DataSettings) -> Mixture:
     describes or that are not for control, datasets whose specs differ where the settings do not ask for their union, an empty
     split, a camera that none of them has, or a tokenizer that cannot be read.
     """
-    if isinstance(settings.tokenizer, str):
-        settings = dataclasses.replace(settings, tokenizer=read_tokenizer(settings.tokenizer) if settings.tokenizer else TOKENS)
+    settings = with_tokenizer(settings)
     described = _describe(settings)
     wordings, faults = read_wordings(settings.paraphrases), Faults() if settings.on_bad == "skip" else None
     if settings.weighting == "given":
@@ -264,6 +263,13 @@ def open_mixture(settings: DataSettings) -> Mixture:
     if settings.paraphrases and common.observation.language.kind != "tokens":
         raise ValueError(f'paraphrases must stand beside language="tokens", got {common.observation.language.kind!r}.')
     return Mixture(settings, tuple(opened), common, wordings, faults)
+
+
+def with_tokenizer(settings: DataSettings) -> DataSettings:
+    """The settings with the language spec that `tokenizer` names. Raises ValueError where it cannot be read."""
+    if not isinstance(settings.tokenizer, str):
+        return settings
+    return dataclasses.replace(settings, tokenizer=read_tokenizer(settings.tokenizer) if settings.tokenizer else TOKENS)
 
 
 def episodes(mixture: Mixture, split: str) -> Iterator[Episode]:
@@ -353,35 +359,29 @@ def _specs(spec: DatasetSpec, settings: DataSettings, language: LanguageSpec) ->
 
 
 def _offered(spec: DatasetSpec) -> list[LanguageKind]:
-    """What a dataset can give, the preferred first."""
-    offered: list[LanguageKind] = ["embedding"] if spec.embedding_key else []
-    return [*offered, "tokens", "none"] if spec.language_key else [*offered, "none"]
+    """What a dataset can give, the preferred first: text is what people can say to a robot."""
+    kinds: tuple[tuple[LanguageKind, bool], ...] = (("tokens", bool(spec.language_key)), ("embedding", bool(spec.embedding_key)))
+    return [*(kind for kind, has in kinds if has), "none"]
 
 
 def _language(spec: DatasetSpec, settings: DataSettings) -> LanguageSpec:
     offered = _offered(spec)
-    kind = _preferred(offered, settings) if settings.language == "auto" else settings.language
+    kind = offered[0] if settings.language == "auto" else settings.language
     if kind not in offered:
         raise ValueError(f"language of {spec.name!r} must be one of {['auto', *offered]}, got {kind!r}.")
     return _language_spec(kind, spec, settings)
 
 
 def _common_language(specs: Sequence[DatasetSpec], settings: DataSettings) -> LanguageSpec:
-    """The embedding where all datasets have one of one width, else tokens where any has text; those without come masked."""
+    """Tokens where any dataset has text, else the embedding where all have one of one width; those without come masked."""
     widths = {spec.embedding_size for spec in specs}
     kind = settings.language
     if kind == "auto":
-        offered: list[LanguageKind] = ["embedding"] if len(widths) == 1 and widths != {0} else []
-        kind = _preferred([*offered, "tokens" if any(spec.language_key for spec in specs) else "none"], settings)
+        embedded: LanguageKind = "embedding" if len(widths) == 1 and widths != {0} else "none"
+        kind = "tokens" if any(spec.language_key for spec in specs) else embedded
     if kind == "embedding" and len(widths - {0}) != 1:
         raise ValueError(f"language 'embedding' must mean vectors of one width in all datasets that have them, got {sorted(widths)}.")
     return _language_spec(kind, max(specs, key=lambda spec: spec.embedding_size), settings)
-
-
-def _preferred(offered: Sequence[LanguageKind], settings: DataSettings) -> LanguageKind:
-    """The first offer, but tokens where the settings name a tokenizer."""
-    named = settings.tokenizer not in ("", TOKENS)
-    return "tokens" if named and "tokens" in offered else offered[0]
 
 
 def _language_spec(kind: LanguageKind, spec: DatasetSpec, settings: DataSettings) -> LanguageSpec:

@@ -73,8 +73,8 @@ class DataSettings:
         step of the same episode, any of them alike.
       proprio: patterns of names, ("agent_*", "gripper"): the numbers of the robot's state that the policy sees. Simulators show where
         everything lies, which no camera's policy may be told; () shows none.
-      language: "auto" takes the dataset's embedding where it has one, else tokens of its text, else nothing; where a tokenizer is
-        named, tokens before all.
+      language: "auto" takes tokens of the dataset's text where it has any, else its embedding, else nothing. A robot can be told
+        text; the vectors that a dataset carries it cannot make.
       tokenizer: of the text: "" hashes words; else the folder of a published text encoder, or a policy's own language spec.
       normalization: of actions; proprio_normalization: of the robot's state.
       validation_fraction: share of the training episodes that is held out. 0 takes the dataset's own validation split.

@@ -146,19 +146,22 @@ def _embedded(make_folder, texts):
 
 def test_embeddings_are_those_of_the_newest_step_and_an_empty_instruction_is_masked(make_folder, settings):
     vectors = _embedded(make_folder, [b"push", b"push", b"  "])
-    mixture, split = _open(settings)
-    assert mixture.specs.observation.language.kind == "embedding"
+    mixture, split = _open(settings, language="embedding")
     batch = gather(split, np.arange(3), mixture.specs)
     np.testing.assert_array_equal(batch.observation.language[:, 0], vectors)
     assert batch.observation.language_mask[:, 0].tolist() == [True, True, False]
 
 
-@pytest.mark.parametrize(("language", "shape"), [("none", (3, 0)), ("tokens", (3, 16)), ("embedding", (3, 1, 6))])
-def test_language_can_be_chosen(make_folder, settings, language, shape):
+@pytest.mark.parametrize(
+    ("language", "kind", "shape"),
+    [("none", "none", (3, 0)), ("tokens", "tokens", (3, 16)), ("embedding", "embedding", (3, 1, 6)), ("auto", "tokens", (3, 16))],
+)
+def test_language_can_be_chosen(make_folder, settings, language, kind, shape):
     _embedded(make_folder, [b"push"] * 3)
-    mixture, split = _open(settings, language=language)
-    assert gather(split, np.arange(3), mixture.specs).observation.language.shape == shape
-    assert mixture.specs.observation.language.kind == language
+    for combine in ("equal", "union"):
+        mixture, split = _open(settings, language=language, combine=combine)
+        assert gather(split, np.arange(3), mixture.specs).observation.language.shape == shape
+        assert mixture.specs.observation.language.kind == kind
 
 
 def test_windows_of_one_episode_share_a_visit_and_a_frame_is_decoded_once(toy, settings, monkeypatch):

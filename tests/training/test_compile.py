@@ -134,10 +134,18 @@ def test_the_launchers_give_the_compiler_the_same_threads(request):
         assert LIBTPU_ARGS in path.read_text().split(), path
 
 
-@pytest.mark.parametrize(("config", "sizes"), [("oxe.py", (7, 512)), ("pusht.py", (2, 0))])
-def test_data_that_is_not_here_is_described(config, sizes, request):
+@pytest.mark.parametrize(
+    ("config", "data", "sizes"),
+    [
+        ("oxe.py", {}, (7, 8192)),
+        ("oxe.py", {"language": "embedding"}, (7, 512)),
+        ("oxe.py", {"mixture": "droid"}, (7, 8192)),
+        ("pusht.py", {}, (2, 0)),
+    ],
+)
+def test_data_that_is_not_here_is_described(config, data, sizes, request):
     values = plain(load(request.config.rootpath / "configs" / config))
-    specs = described_specs(Settings.from_dict({**values, "data": {**values["data"], "data_dir": "(none)"}}).data)
+    specs = described_specs(Settings.from_dict({**values, "data": {**values["data"], "data_dir": "(none)", **data}}).data)
     assert (len(specs.action.dimensions), specs.observation.language.size) == sizes
     assert specs.action.horizon == values["data"]["action_horizon"]
 
