@@ -130,7 +130,7 @@ def _turn(most: float, values: Float[Array, "t y x c"], key: Key[Array, ""]) -> 
     turn = jnp.array(
         [[third + one, third - side, third + side], [third + side, third + one, third - side], [third - side, third + side, third + one]]
     )
-    return values @ turn.T
+    return jnp.matmul(values, turn.T, precision="highest")
 
 
 def _factor(key: Key[Array, ""], width: float) -> Float[Array, ""]:

@@ -10,7 +10,6 @@ Writes calibration.json into the newest checkpoint (or the step that --policy na
 the threshold.
 """
 
-import dataclasses
 import json
 import pathlib
 
@@ -69,8 +68,8 @@ def main() -> None:
         own = open_mixture(run_settings(step).data)
         if len(own.datasets) > 1:
             logging.info("of %d datasets %s calibrates, in whose numbers the policy acts", len(own.datasets), own.main.folder.name)
-            own = dataclasses.replace(own, datasets=(own.main,))
-        if not _DATASET.value and own.main.place is None:
+        own = own.alone
+        if not _DATASET.value:
             check_same(policy, own)
         settings = DoubtSettings(_NUM_STARTS.value, reference_chunks(own, _REFERENCES.value, _SEED.value), _TEMPERATURE.value)
         mixture = open_dataset(policy, _DATA_DIR.value, _DATASET.value) if _DATASET.value else own

@@ -36,6 +36,7 @@ from ebt_jax.whole import write_whole
 VIDEOS = "videos"
 
 _POLICY = flags.DEFINE_string("policy", None, "A workdir, its checkpoints, one step of them, or an artifact.")
+_ROBOT = flags.DEFINE_string("robot", "", "Of a run on several datasets: in whose numbers to act; the heaviest's where empty.")
 _SUITE = flags.DEFINE_enum("suite", None, [*simulators.SUITES, "dataset"], "Where to evaluate; that of the run's config where unset.")
 _TASKS = flags.DEFINE_list(
     "tasks", [], "Task names (suite dataset: dataset names); all of the suite's, or without --suite the config's, where empty."
@@ -109,7 +110,7 @@ def main() -> None:
     shard, disturbance = _checked_shard(), _checked_disturbance()
     _check_flags()
     _check_doubt()
-    policy = load(_POLICY.value)
+    policy = load(_POLICY.value, robot=_ROBOT.value)
     asked = asked or _asked(_own(policy))
     horizon = _EXECUTION_HORIZON.value or policy.execution_horizon
     about = conditions(policy.identity, asked.suite, asked.seed, horizon)

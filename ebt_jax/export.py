@@ -15,6 +15,7 @@ from absl import flags, logging
 from ebt_jax import cli
 
 _POLICY = flags.DEFINE_string("policy", None, "A workdir, its checkpoints, or one step of them.", required=True)
+_ROBOT = flags.DEFINE_string("robot", "", "Of a run on several datasets: in whose numbers to act; the heaviest's where empty.")
 _OUTPUT = flags.DEFINE_string("output", None, "Artifact folder, new or empty; or FILE.safetensors for parameters alone.", required=True)
 _PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], "Where it will run.")
 _SAMPLE_STEPS = flags.DEFINE_list("sample_steps", [], "Steps its sampler can be asked for, beside the policy's own.")
@@ -40,7 +41,7 @@ def main() -> None:
         steps = [int(word) for word in _SAMPLE_STEPS.value]
     except ValueError as error:
         raise flags.ValidationError(f"--sample_steps must be numbers, got {','.join(_SAMPLE_STEPS.value)}.") from error
-    output = export_policy(load(_POLICY.value), _OUTPUT.value, _PLATFORMS.value, steps)
+    output = export_policy(load(_POLICY.value, robot=_ROBOT.value), _OUTPUT.value, _PLATFORMS.value, steps)
     if this_platform() in _PLATFORMS.value:
         load_artifact(output)
     else:

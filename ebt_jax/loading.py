@@ -17,11 +17,13 @@ CHOOSING = ("validation_fraction", "validation_folds", "validation_fold", "seed"
 normalised units."""
 
 
-def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:
+def load(path: str | pathlib.Path, *, ema: bool = True, robot: str = "") -> Policy:
     """The policy of an exported artifact, or of a run: a workdir (its newest checkpoint), `WORKDIR/checkpoints`, or one step folder in it.
 
     Args:
       ema: the moving average of the parameters, which is what evaluation and robots use; False takes the raw ones, of a run only.
+      robot: of a run on several datasets, the one whose robot the policy acts as, in that dataset's numbers and by its statistics; "" is
+        the heaviest, and all that an artifact has.
 
     Raises CheckpointError where there is none, or where it does not fit its own configuration; ArtifactError for an artifact that must
     not be used.
@@ -29,11 +31,15 @@ def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:
     if (pathlib.Path(path) / MANIFEST).is_file():
         if not ema:
             raise ValueError(f"ema must be True for an artifact, which holds no other parameters, got False for {path}.")
-        return load_artifact(pathlib.Path(path))
+        policy = load_artifact(pathlib.Path(path))
+        if robot not in ("", own := policy.identity.robot):
+            raise ValueError(f"robot must be {own or 'left out'} for this artifact, which acts as no other, got {robot!r}. Export another.")
+        return policy
     # Orbax and the model stack, which only checkpoints need: where artifacts run they are not installed.
-    from ebt_jax.training.trained import read_trained
+    from ebt_jax.training.trained import acting_as, read_trained
 
-    step, settings, specs, statistics, method, params, calibration, _ = read_trained(path, "policy", ema=ema)
+    trained, acts_as = acting_as(read_trained(path, "policy", ema=ema), robot)
+    step, settings, specs, statistics, method, params, calibration, _ = trained
     return Policy(
         method=method,
         params=params,
@@ -43,7 +49,7 @@ def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:
         proprio_normalizer=make_normalizer(statistics.proprio, settings.data.proprio_normalization),
         sample_steps=settings.sample_steps or method.sample_steps,
         execution_horizon=settings.execution_horizon,
-        identity=Identity(str(path), parameters_sha256(params), step, settings.method["name"]),
+        identity=Identity(str(path), parameters_sha256(params), step, settings.method["name"], acts_as),
         calibration=calibration,
         experiment=Experiment(
             datasets=tuple(settings.data.weights),

@@ -27,12 +27,16 @@ from ebt_jax.uncertainty import Doubt, doubt
 
 
 class Identity(NamedTuple):
-    """Where a policy came from: enough to find it again, and to tell two apart."""
+    """Where a policy came from: enough to find it again, and to tell two apart.
+
+    `robot` is the dataset of its run in whose numbers it acts; "" where that was not noted.
+    """
 
     path: str
     sha256: str
     step: int
     method: str
+    robot: str = ""
 
 
 class Experiment(NamedTuple):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ebt_jax.serving.server import PolicyServer
 
 _POLICY = flags.DEFINE_string("policy", None, "A workdir, a checkpoint or an exported artifact.", required=True)
+_ROBOT = flags.DEFINE_string("robot", "", "Of a run on several datasets: in whose numbers to act; the heaviest's where empty.")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to bind to; one that is not loopback needs --token_file.")
 _PORT = flags.DEFINE_integer("port", 8000, "Port; 0 picks a free one.", lower_bound=0, upper_bound=65_535)
 _TOKEN_FILE = flags.DEFINE_string("token_file", None, "File whose first line clients must send: Authorization: Api-Key TOKEN.")
@@ -47,7 +48,7 @@ def main() -> None:
     from ebt_jax.loading import load
 
     server = PolicyServer(
-        load(_POLICY.value),
+        load(_POLICY.value, robot=_ROBOT.value),
         _HOST.value,
         _PORT.value,
         token=_read_token(),

@@ -29,7 +29,7 @@ Metrics = dict[str, Float[Array, ""]]
 
 
 class Observation(NamedTuple):
-    """What the policy sees. Absent parts are empty, never None: no cameras is {}, no proprio p = 0, no language l = 0.
+    """What the policy sees. Absent parts are empty: no cameras is {}, no proprio p = 0, no language l = 0.
 
     Attributes:
       images: camera name -> uint8 in [0, 255] on the host; models scale them to [-1, 1].
@@ -38,6 +38,8 @@ class Observation(NamedTuple):
       language: embeddings given by the dataset (float, [b l e]) or token ids (int32, [b l]).
       language_mask: True for real tokens; all False is "no instruction".
       timestep_mask: True for steps that happened, False for padding before the episode's first step.
+      action_present: True for numbers of an action that the sample's robot has: the network sees 0 in place of others. None where robots
+        do not differ: all are.
     """
 
     images: Mapping[str, UInt8[AnyArray, "b t y x c"]]
@@ -46,6 +48,7 @@ class Observation(NamedTuple):
     language: Float[AnyArray, "b l e"] | Int[AnyArray, "b l"]
     language_mask: Bool[AnyArray, "b l"]
     timestep_mask: Bool[AnyArray, "b t"]
+    action_present: Bool[AnyArray, "b a"] | None = None
 
 
 class Batch(NamedTuple):

@@ -74,7 +74,7 @@ def export_policy(
         "not_after": (now + LIFETIME).isoformat(timespec="seconds"),
         "platforms": list(platforms),
         "rounded": any("bf16" in program.mlir_module() for program in programs.values()),
-        "identity": {"sha256": policy.identity.sha256, "step": policy.identity.step, "method": policy.identity.method},
+        "identity": {name: value for name, value in policy.identity._asdict().items() if name != "path"},
         "experiment": policy.experiment._asdict() if policy.experiment else None,
         "sample_steps": {"own": policy.sample_steps, "all": steps},
         "execution_horizon": policy.execution_horizon,

@@ -129,8 +129,9 @@ def as_method(programs: Mapping[str, export.Exported], specs: Specs, manifest: M
 
 
 def plain(observation: Observation) -> dict[str, Any]:
-    """Fields by name, cameras as dicts: a tree that any jax can read back."""
-    return {**observation._asdict(), "images": dict(observation.images), "image_masks": dict(observation.image_masks)}
+    """Fields by name but those that are None, cameras as dicts: a tree that any jax can read back."""
+    given = {name: value for name, value in observation._asdict().items() if value is not None}
+    return {**given, "images": dict(observation.images), "image_masks": dict(observation.image_masks)}
 
 
 def paths(tree: PyTree) -> dict[str, Any]:

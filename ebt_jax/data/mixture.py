@@ -85,6 +85,12 @@ class Mixture:
         return self.datasets[_heaviest(self.datasets)]
 
     @property
+    def alone(self) -> "Mixture":
+        """The main dataset by itself, in its robot's own numbers: what a policy of this mixture acts on."""
+        dataset = dataclasses.replace(self.main, weight=1.0, place=None)
+        return dataclasses.replace(self, datasets=(dataset,), specs=union.alone(self.specs, dataset.entry.spec))
+
+    @property
     def statistics(self) -> Statistics:
         """The main dataset's; of numbers that it lacks, those of the first dataset that has them."""
         if self.main.place is None:
@@ -201,6 +207,7 @@ class Mixture:
                 "spec": json.loads(dataset.entry.spec.to_json()),
                 "statistics": json.loads(dataset.statistics.to_json()),
                 "action_columns": None if dataset.place is None else dataset.place.action.tolist(),
+                "proprio_columns": None if dataset.place is None else dataset.place.proprio.tolist(),
             }
             for dataset in self.datasets
         ]

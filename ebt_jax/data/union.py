@@ -5,7 +5,8 @@
     legacy   joint_0 gripper     - -  gripper  -  joint_0
 
 Actions are the same number where name and kind agree, states where the name does. Units, frames and control rates may differ
-beneath: each dataset is normalised by its own statistics, and the policy acts with those of the main one.
+beneath: each dataset is normalised by its own statistics. What a robot lacks is 0 in what the network reads of it; a policy acts as
+one of the robots, the main dataset's unless another is named, with its numbers alone.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from ebt_jax.data.spec import DatasetSpec
 from ebt_jax.normalize import Statistics, VectorStatistics
-from ebt_jax.specs import ActionDimension, Dimension
+from ebt_jax.specs import ActionDimension, ActionSpec, Dimension, Specs
 from ebt_jax.types import AnyArray, Batch
 
 
@@ -59,13 +60,22 @@ def unite(specs: Sequence[DatasetSpec], main: int) -> Union:
 
 
 def put(batch: Batch, place: Place, action_size: int, proprio_size: int) -> Batch:
-    """A dataset's batch in the mixture's dimensions: what it lacks is 0, and its actions are masked."""
-    observation = batch.observation
+    """A dataset's batch in the mixture's dimensions: what it lacks is 0, and its actions are masked and said not to be there."""
+    observation, b = batch.observation, len(batch.actions)
     return batch._replace(
-        observation=observation._replace(proprio=_spread(observation.proprio, place.proprio, proprio_size)),
+        observation=observation._replace(
+            proprio=_spread(observation.proprio, place.proprio, proprio_size),
+            action_present=_spread(np.ones((b, len(place.action)), bool), place.action, action_size),
+        ),
         actions=_spread(batch.actions, place.action, action_size),
         action_mask=_spread(batch.action_mask, place.action, action_size),
     )
+
+
+def alone(specs: Specs, spec: DatasetSpec) -> Specs:
+    """The mixture's specs for one of its robots: its own numbers, frame and rate; cameras, language and horizons of the mixture."""
+    observation = dataclasses.replace(specs.observation, proprio=spec.proprio)
+    return Specs(observation, ActionSpec(spec.action, spec.action_frame, specs.action.horizon, spec.control_rate_hz))
 
 
 def merge(statistics: Sequence[Statistics], places: Sequence[Place], main: int) -> Statistics:

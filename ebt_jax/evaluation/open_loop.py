@@ -37,7 +37,8 @@ def open_dataset(policy: Policy, data_dir: str, name: str, cache_dir: str = "", 
     Raises ValueError listing every difference where the dataset is not what the policy was trained on.
     """
     known = policy.experiment
-    chosen: dict[str, Any] = dict(known.held_out) if as_trained and known and name in known.datasets else {"validation_fraction": 0.0}
+    learnt = known is not None and name in known.datasets  # then what it lacks, as instructions, was masked in training, too
+    chosen: dict[str, Any] = dict(known.held_out) if as_trained and known and learnt else {"validation_fraction": 0.0}
     chosen["filters"] = Filters(**chosen.get("filters", {}))
     spec = policy.specs.observation
     state = tuple(dimension.name for dimension in spec.proprio)
@@ -53,11 +54,12 @@ def open_dataset(policy: Policy, data_dir: str, name: str, cache_dir: str = "", 
         tokenizer=spec.language if spec.language.kind == "tokens" else "",
         proprio=state if there.issuperset(state) else ("*",),
         cache_dir=cache_dir,
+        combine="union" if learnt else "equal",
         **chosen,
     )
-    mixture = open_mixture(settings)
+    mixture = open_mixture(settings).alone
     check_compatible(policy.specs, mixture.specs, f"dataset {name!r}")
-    if as_trained and known and known.datasets == (name,) and "filters" in known.held_out:  # older artifacts do not say all
+    if as_trained and known and "filters" in known.held_out and name == policy.identity.robot:  # older artifacts do not say all
         check_same(policy, mixture)
     return mixture
 

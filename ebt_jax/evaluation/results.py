@@ -70,7 +70,7 @@ def conditions(policy: Identity, suite: str, seed: int, execution_horizon: int) 
     """The part of results.json that says what was run, where, and how."""
     return {
         "suite": suite,
-        "policy": {"path": policy.path, "sha256": policy.sha256, "step": policy.step, "method": policy.method},
+        "policy": policy._asdict(),
         "execution_horizon": execution_horizon,
         "versions": versions(),
         "git": git_commit(),

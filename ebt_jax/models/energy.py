@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 from ebt_jax.models.config import ModelConfig, PaperConfig
 from ebt_jax.models.paper import PaperNetwork
 from ebt_jax.models.transformer import dense
-from ebt_jax.models.trunk import CachedContext, Trunk, action_shape, apply, check_actions, check_specs, init
+from ebt_jax.models.trunk import CachedContext, Trunk, action_shape, apply, check_actions, check_specs, encode, init, only_present
 from ebt_jax.specs import Specs
-from ebt_jax.types import Batch, EnergyModel, Observation, Params
+from ebt_jax.types import Batch, EnergyModel, Params
 
 
 class EnergyNetwork(Trunk):
@@ -40,11 +40,8 @@ def make_energy_model(config: ModelConfig, specs: Specs) -> EnergyModel:
     check_specs(config, specs)
     network = PaperNetwork(config, specs) if isinstance(config, PaperConfig) else EnergyNetwork(config, specs)
 
-    def encode(params: Params, observation: Observation) -> CachedContext:
-        return apply(network, params, observation, method="encode")
-
     def energy(params: Params, context: CachedContext, actions: Float[Array, "b h a"]) -> Float[Array, " b"]:
         check_actions(actions, specs)
-        return apply(network, params, context, actions, method="energy")
+        return apply(network, params, context, only_present(context, actions), method="energy")
 
-    return EnergyModel(functools.partial(init, network), encode, energy, action_shape(specs))
+    return EnergyModel(functools.partial(init, network), functools.partial(encode, network), energy, action_shape(specs))

@@ -30,11 +30,13 @@ class CachedContext(NamedTuple):
       keys, values: one head per `heads`, for each decoder layer: one array of all layers where the decoder loops over them; where it
         is unrolled, an array a layer, so that no step of a descent copies it out of the others'.
       mask: True where a token carries something.
+      present: `Observation.action_present`.
     """
 
     keys: Float[Array, "b layers heads k n"] | tuple[Float[Array, "b heads k n"], ...]
     values: Float[Array, "b layers heads k n"] | tuple[Float[Array, "b heads k n"], ...]
     mask: Bool[Array, "b n"]
+    present: Bool[Array, "b a"] | None = None
 
 
 def cached(
@@ -150,6 +152,17 @@ def init(network: Trunk, key: Key[Array, ""], batch: Batch) -> Params:
 def apply(network: Trunk, params: Params, *arguments: Any, method: str) -> Any:
     """One of the network's methods as a pure function of its parameters."""
     return network.apply({"params": params}, *arguments, method=method)
+
+
+def encode(network: Trunk, params: Params, observation: Observation) -> CachedContext:
+    """The observation's context, with the numbers of an action that its robot has."""
+    present = observation.action_present
+    return apply(network, params, observation, method="encode")._replace(present=None if present is None else jnp.asarray(present))
+
+
+def only_present(context: CachedContext, values: Float[Array, "b h a"]) -> Float[Array, "b h a"]:
+    """0 in place of numbers that a sample's robot lacks."""
+    return values if context.present is None else jnp.where(context.present[:, None], values, 0.0)
 
 
 def action_shape(specs: Specs) -> tuple[int, int]:

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 
 from ebt_jax.models.config import ModelConfig, PaperConfig
 from ebt_jax.models.transformer import dense
-from ebt_jax.models.trunk import CachedContext, Trunk, action_shape, apply, check_actions, check_specs, init
+from ebt_jax.models.trunk import CachedContext, Trunk, action_shape, apply, check_actions, check_specs, encode, init, only_present
 from ebt_jax.specs import Specs
-from ebt_jax.types import Batch, Observation, Params, VectorModel
+from ebt_jax.types import Batch, Params, VectorModel
 
 
 class VectorNetwork(Trunk):
@@ -39,13 +39,10 @@ def make_vector_model(config: ModelConfig, specs: Specs, timed: bool) -> VectorM
         raise ValueError("the published network must have the head 'energy', got a vector's. Use model.variant = small.")
     network = VectorNetwork(config, specs, timed)
 
-    def encode(params: Params, observation: Observation) -> CachedContext:
-        return apply(network, params, observation, method="encode")
-
     def predict(
         params: Params, context: CachedContext, actions: Float[Array, "b h a"], time: Float[Array, " b"] | None
     ) -> Float[Array, "b h a"]:
         check_actions(actions, specs)
-        return apply(network, params, context, actions, time, method="predict")
+        return only_present(context, apply(network, params, context, only_present(context, actions), time, method="predict"))
 
-    return VectorModel(functools.partial(init, network), encode, predict, action_shape(specs))
+    return VectorModel(functools.partial(init, network), functools.partial(encode, network), predict, action_shape(specs))

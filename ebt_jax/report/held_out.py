@@ -16,7 +16,7 @@ PICTURED = 64
 
 def draw_held_out(workdir: str | pathlib.Path, settings: DataSettings, seed: int) -> None:
     """`draw_policy` of a finished run on what its data hold out; where that is nothing, the report goes without, and the log says so."""
-    mixture = open_mixture(settings)
+    mixture = open_mixture(settings).alone
     try:
         batches = make_loader(mixture, "validation", batch_size=PICTURED, seed=seed)
     except ValueError as error:

@@ -141,7 +141,8 @@ def train(
                 initialize.record(workdir, source, start, settings, mixture.specs, mixture.statistics)
             train_step = traced.compile()
             distributed.meet("compiled")
-        validate = make_validate(method, sample_steps, mesh, mixture.specs.action, mixture.units, settings.seed)
+        parts = settings.optimizer.accumulate_steps
+        validate = make_validate(method, sample_steps, mesh, mixture.specs.action, mixture.units, settings.seed, parts)
         batches = train_batches(mixture, settings, first)
         full_speed = samples_at_peak(settings, mixture.specs, jax.devices()[0].device_kind, mesh.size)
         steps = profiled(range(first + 1, settings.num_steps + 1), profile, workdir / "profile", watchdog.slow)

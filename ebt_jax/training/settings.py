@@ -8,11 +8,13 @@ from typing import Any
 
 from ebt_jax.augment import NO_AUGMENTATION, Augmentation
 from ebt_jax.data.settings import DataSettings, Filters, bundled_sample_dir
+from ebt_jax.data.union import Place
 from ebt_jax.mcmc import MCMC
 from ebt_jax.methods import METHODS, make_method, method_settings
 from ebt_jax.models import make_model
 from ebt_jax.models.config import ModelConfig, PaperConfig, model_variant
-from ebt_jax.normalize import QUANTILE_REACH, Statistics, action_reach
+from ebt_jax.models.placed import placed
+from ebt_jax.normalize import QUANTILE_REACH, Mode, Statistics, action_reach
 from ebt_jax.specs import ActionDimension, Specs
 from ebt_jax.training.optimizer import OptimizerSettings
 from ebt_jax.types import Method
@@ -155,27 +157,29 @@ class Settings:
                 f"{self.optimizer.accumulate_steps}, got {self.batch_size}."
             )
 
-    def make_method(self, specs: Specs, statistics: Statistics | None = None, datasets: str = "") -> Method:
+    def make_method(self, specs: Specs, statistics: Statistics | None = None, datasets: str = "", robot: Place | None = None) -> Method:
         """The experiment's method over its model, for data and robots of these specs.
 
         Args:
           statistics: of the data, which say how far its actions reach; for training and acting. Costs and shapes are the same without.
-          datasets: of a mixture, `Mixture.manifest()`: under quantile its actions reach as far as those of any dataset in it.
+          datasets: of a mixture, `Mixture.manifest()`: its actions reach as far as those of any dataset in it.
+          robot: of a union, whose chunks and states the method is to be of; None: those of the specs.
         """
         mode, model = self.data.normalization, make_model(self.model, specs, method_settings(self.method).head)
+        model = placed(model, specs, *robot) if robot else model
         if statistics is None:
             reach = 1.0 if mode == "min_max" else UNKNOWN_REACH
-        elif datasets and mode == "quantile":
-            reach = max(_reach(tree) for tree in json.loads(datasets))
+        elif datasets:
+            reach = max(_reach(tree, mode) for tree in json.loads(datasets))
         else:
             reach = action_reach(statistics.action, mode, specs.action.dimensions)
         return make_method(self.method, self.mcmc, model, reach)
 
 
-def _reach(dataset: Mapping[str, Any]) -> float:
+def _reach(dataset: Mapping[str, Any], mode: Mode) -> float:
     """Of one dataset of a manifest, by its own statistics."""
     statistics = Statistics.from_json(json.dumps(dataset["statistics"]))
-    return action_reach(statistics.action, "quantile", tuple(ActionDimension(**dimension) for dimension in dataset["spec"]["action"]))
+    return action_reach(statistics.action, mode, tuple(ActionDimension(**dimension) for dimension in dataset["spec"]["action"]))
 
 
 def _mixture(value: Any) -> Any:

@@ -6,9 +6,12 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from ebt_jax.checkpoint import Checkpoints, locate
+from ebt_jax.data.spec import DatasetSpec
+from ebt_jax.data.union import Place, alone
 from ebt_jax.models.config import ModelConfig
 from ebt_jax.normalize import Statistics
 from ebt_jax.policy import empty_batch
@@ -69,6 +72,45 @@ def read_trained(path: str | pathlib.Path, what: str, *, ema: bool = True, shard
         params = checkpoints.restore(step, "ema_params" if ema else "params", placed)
     calibration, datasets = assets.get("calibration.json", b"").decode(), assets["datasets.json"].decode()
     return Trained(step, settings, specs, statistics, method, plain(params, settings.optimizer), calibration, datasets)
+
+
+def acting_as(trained: Trained, robot: str = "") -> tuple[Trained, str]:
+    """What the run learnt, for one of its robots: specs, statistics and method of that dataset's numbers; and the dataset's name.
+
+    Args:
+      robot: a dataset of the run's mixture; "" is the heaviest, the first among equals.
+
+    Raises ValueError for another name, and for a union that was trained before its checkpoints said where each robot's state stands.
+    """
+    trees = json.loads(trained.datasets)
+    main = max(trees, key=lambda tree: tree["share"])
+    tree = next((tree for tree in trees if tree["name"] == robot), None) if robot else main
+    if tree is None:
+        raise ValueError(f"robot must be one of the datasets that the policy learnt from, {[t['name'] for t in trees]}, got {robot!r}.")
+    if tree.get("action_columns") is None:
+        if tree is main:
+            return trained, tree["name"]
+        return trained._replace(statistics=_statistics(tree), calibration=""), tree["name"]
+    if "proprio_columns" not in tree:
+        if robot:
+            raise ValueError(f"robot must be left out for a union whose checkpoint does not place its robots' states, got {robot!r}.")
+        return trained, ""
+    place = Place(*(np.array(tree[name], np.int64) for name in ("action_columns", "proprio_columns")))
+    acted = dataclasses.replace(trained.settings, model=acting(trained.settings.model))
+    return (
+        trained._replace(
+            specs=alone(trained.specs, DatasetSpec.from_json(json.dumps(tree["spec"]))),
+            statistics=_statistics(tree),
+            method=acted.make_method(trained.specs, trained.statistics, trained.datasets, place),
+            calibration=trained.calibration if tree is main else "",
+        ),
+        tree["name"],
+    )
+
+
+def _statistics(dataset: dict[str, Any]) -> Statistics:
+    """Of one dataset of a manifest."""
+    return Statistics.from_json(json.dumps(dataset["statistics"]))
 
 
 def _without_files(config: dict[str, Any], datasets: str) -> dict[str, Any]:

@@ -5,35 +5,18 @@ import dataclasses
 import numpy as np
 import pytest
 import toy_rlds
+from toy_rlds import ARM
 
 from ebt_jax.data.loader import make_loader, whose
 from ebt_jax.data.mixture import episodes, open_mixture
 from ebt_jax.data.union import merge, unite
 from ebt_jax.normalize import Statistics, VectorStatistics, unnormalize
-from ebt_jax.specs import ActionDimension, Dimension
-
-JOINTS = (ActionDimension("joint_0", "joint_delta", "rad"), ActionDimension("gripper", "gripper", "", 0.0, 1.0))
-ARM = dataclasses.replace(
-    toy_rlds.SPEC,
-    name="arm",
-    action_keys=("action",),
-    action=(toy_rlds.SPEC.action[0], *JOINTS),
-    proprio=(Dimension("episode", "m"), Dimension("joint_0", "rad")),
-    control_rate_hz=50.0,
-    action_frame="unknown",
-)
+from ebt_jax.specs import ActionDimension
 
 
 @pytest.fixture
 def arm(make_folder):
-    """A dataset with one number of the toy's, a joint that it lacks, and no instructions."""
-    spec = dataclasses.replace(ARM, language_key="", cameras={})
-    shard = [{**toy_rlds.make_episode(20 + number, 4), "action": _moves(number)} for number in range(3)]
-    make_folder("arm", toy_rlds.STEPS, {"train": [shard]}, spec)
-
-
-def _moves(number):
-    return np.stack([np.full(4, 20 + number), np.arange(4) + 5, np.arange(4) % 2], 1).astype(np.float32)
+    make_folder("arm", toy_rlds.STEPS, {"train": toy_rlds.arm_shards()}, ARM)
 
 
 def test_numbers_are_the_same_where_name_and_kind_agree():
@@ -79,6 +62,7 @@ def test_what_a_dataset_lacks_is_masked(toy, arm, settings):
     assert 0 < has_joint.sum() < 64
     np.testing.assert_array_equal(batch.action_mask[:, 0, 1], ~has_joint)
     assert batch.action_mask[:, 0, [0, 2]].all()
+    np.testing.assert_array_equal(batch.observation.action_present, batch.action_mask[:, 0])
     assert (batch.actions[~has_joint][..., 3] == 0).all()
     assert (batch.actions[has_joint][..., 1] == 0).all()
     assert (batch.observation.proprio[~has_joint][..., 2] == 0).all()
@@ -105,7 +89,7 @@ def test_the_policy_s_numbers_are_the_main_dataset_s(toy, arm, settings):
 def test_whole_episodes_come_in_the_mixture_s_columns(toy, arm, settings):
     mixture = open_mixture(settings(mixture={"toy": 3.0, "arm": 1.0}, combine="union"))
     last = list(episodes(mixture, "train"))[-1]
-    np.testing.assert_array_equal(last.actions[:, [0, 3, 2]], _moves(2))
+    np.testing.assert_array_equal(last.actions[:, [0, 3, 2]], toy_rlds.arm_moves(2))
     assert (last.actions[:, 1] == 0).all()
 
 
@@ -118,8 +102,8 @@ def test_a_dataset_alone_is_its_own_union(toy, settings):
 
 def test_every_held_out_row_is_of_a_dataset_and_in_its_unit(make_folder, settings):
     """Read back in robot units by `whose` and `units`; what a dataset lacks, or counts otherwise, has scale 0."""
-    spec = dataclasses.replace(ARM, language_key="", cameras={}, action=(*ARM.action[:2], dataclasses.replace(ARM.action[2], unit="cm")))
-    episodes = [{**toy_rlds.make_episode(20 + number, 4), "action": _moves(number)} for number in range(3)]
+    spec = dataclasses.replace(ARM, action=(*ARM.action[:2], dataclasses.replace(ARM.action[2], unit="cm")))
+    (episodes,) = toy_rlds.arm_shards()
     make_folder("toy", toy_rlds.STEPS, {"train": toy_rlds.shards(), "val": [[toy_rlds.make_episode(9, 3)]]}, toy_rlds.SPEC)
     make_folder("arm", toy_rlds.STEPS, {"train": [episodes[:2]], "val": [episodes[2:]]}, spec)
     mixture = open_mixture(settings(mixture={"toy": 3.0, "arm": 1.0}, combine="union"))

@@ -1,5 +1,6 @@
 """A writer of small RLDS folders that knows nothing of the reader: protobuf for the records, TFRecord framing by the book."""
 
+import dataclasses
 import json
 import pathlib
 import struct
@@ -33,6 +34,22 @@ SPEC = DatasetSpec(
     action_frame="base",
     control_rate_hz=10.0,
 )
+ARM = dataclasses.replace(
+    SPEC,
+    name="arm",
+    action=(
+        SPEC.action[0],
+        ActionDimension("joint_0", "joint_delta", "rad"),
+        ActionDimension("gripper", "gripper", "", 0.0, 1.0),
+    ),
+    proprio=(Dimension("episode", "m"), Dimension("joint_0", "rad")),
+    cameras={},
+    language_key="",
+    control_rate_hz=50.0,
+    action_frame="unknown",
+)
+"""Another robot: one number of the toy's, a joint that it lacks, no camera and no instructions."""
+
 STEPS = {
     "action": {"tensor": {"shape": {"dimensions": ["3"]}, "dtype": "float32", "encoding": "none"}},
     "observation": {
@@ -47,6 +64,16 @@ STEPS = {
     "is_last": {"tensor": {"shape": {}, "dtype": "bool", "encoding": "none"}},
 }
 LENGTHS = (5, 1, 7, 3, 9, 2, 6, 4)
+
+
+def arm_moves(number: int) -> np.ndarray:
+    """Four actions of the arm."""
+    return np.stack([np.full(4, 20 + number), np.arange(4) + 5, np.arange(4) % 2], 1).astype(np.float32)
+
+
+def arm_shards() -> list[list[dict[str, Any]]]:
+    """One shard of three episodes of the arm, in the toy's features."""
+    return [[{**make_episode(20 + number, 4), "action": arm_moves(number)} for number in range(3)]]
 
 
 def make_episode(number: int, length: int) -> dict[str, Any]:

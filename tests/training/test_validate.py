@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ebt_jax import sharding
 from ebt_jax.data.mixture import Units
 from ebt_jax.mcmc import MCMC
 from ebt_jax.methods import make_method, method_settings
@@ -60,6 +61,21 @@ def test_no_number_depends_on_the_batch_size_or_on_rows_that_fill_up(settings):
         found = validate(batches(size))
         assert found.keys() == expected.keys()
         np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=2e-5, err_msg=str(size))
+
+
+@pytest.mark.parametrize("settings", [{"name": "ebt"}, {"name": "diffusion", "num_levels": 4}], ids=lambda s: s["name"])
+def test_no_number_depends_on_devices_or_slices(settings, monkeypatch):
+    """Parameters shared by four devices and gathered; each device's four rows in two slices."""
+    expected = validation(**settings)(batches(32))
+    monkeypatch.setattr(sharding, "SMALLEST_SHARDED", 1)
+    mesh = make_mesh(2, 4)
+    method = make_method(settings, MCMC(num_steps=2), bimodal.model_for(method_settings(settings).head))
+    params = method.init(jax.random.key(1), windows())
+    places = sharding.shardings(params, mesh)
+    assert not all(place.is_fully_replicated for place in jax.tree.leaves(places))
+    validate = make_validate(method, method.sample_steps, mesh, SPEC, UNITS, seed=0, accumulate_steps=2)
+    found = validate(jax.device_put(params, places), batches(32))
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=2e-5)
 
 
 def test_a_loss_that_masked_rows_count_in_is_of_full_batches():
