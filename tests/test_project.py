@@ -68,7 +68,7 @@ def test_the_lock_holds_one_opencv_and_it_is_headless():
 
 
 def test_extras_are_declared():
-    assert {"cuda12", "cuda13", "tpu", "parity", "beam", *LOCKED_EXTRAS} <= set(EXTRAS)
+    assert {"cuda12", "cuda13", "tpu", "parity", "beam", "gcs", *LOCKED_EXTRAS} <= set(EXTRAS)
 
 
 def test_hooks_and_lock_use_the_same_ruff():

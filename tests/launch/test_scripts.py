@@ -208,6 +208,24 @@ def test_a_slice_that_cannot_be_had_is_given_up(gcloud):
     assert not gcloud.calls("tpu-vm ssh")
 
 
+@pytest.mark.parametrize("name", ["tpu_vm/install.sh", "gke/Dockerfile", "sky/train.yaml"])
+def test_machines_that_may_read_a_bucket_are_given_what_reads_it(name):
+    """Whatever is put beside an installation by hand does not come back with the next machine."""
+    (extras,) = re.findall(r"-e [\"']\.\[(.*)\]", (ROOT / "launch" / name).read_text())
+    assert "gcs" in extras.split(",")
+
+
+def test_the_preparation_on_the_page_reaches_every_machine_as_it_stands(gcloud):
+    """Lines, quotes and all: a shell reads what is sent, and runs the preparation before anything is installed."""
+    (prepare,) = re.findall(r"<<'END'\n(.*?)\nEND\n", (ROOT / "launch/README.md").read_text(), re.DOTALL)
+    assert cloud(gcloud, "tpu_vm/install.sh", *PLACE, f"--prepare={prepare}").returncode == 0
+    (call,) = gcloud.calls("tpu-vm ssh")
+    sent = call[-1].removeprefix("--command=")
+    assert sent.startswith(f"set -e; {prepare}; rm -rf ~/ebt_jax; ")
+    done = subprocess.run(["bash", "-n", "-c", sent], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(("state", "installed"), [("ACTIVE", 1), ("FAILED", 0)])
 def test_a_request_is_waited_for_until_it_is_decided(gcloud, state, installed):
     """A look that fails decides nothing."""
