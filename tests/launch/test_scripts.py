@@ -387,7 +387,7 @@ def stand_in(folder):
     """A checkout whose Python says what it was asked to run."""
     python = folder / ".venv/bin/python"
     python.parent.mkdir(parents=True)
-    python.write_text('#!/usr/bin/env bash\nenv | grep "^JAX_\\(COO\\|NUM\\|PRO\\|PLA\\)" | sort || true\necho "python $*"\n')
+    python.write_text('#!/usr/bin/env bash\nenv | grep "^EBT_JAX\\|^JAX_\\(COO\\|NUM\\|PRO\\|PLA\\)" | sort || true\necho "python $*"\n')
     python.chmod(0o755)
     return {"PATH": os.environ["PATH"], "HOME": str(folder)}
 
