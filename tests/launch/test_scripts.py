@@ -34,7 +34,7 @@ DRY = {
     "tpu_vm_run_here": ("tpu_vm/run_here.sh", "--chip=tpu_v5e", *TRAIN),
     "tpu_vm_babysit": ("tpu_vm/babysit.sh", *SLICE, "--chip=tpu_v5e", *TRAIN),
     "tpu_vm_teardown": ("tpu_vm/teardown.sh", *PLACE),
-    "gke_xpk": ("gke/xpk.sh", *XPK, *TRAIN),
+    "gke_xpk": ("gke/xpk.sh", *XPK, "--storage=oxe,runs", *TRAIN),
     "gke_train_tpu": ("gke/submit.sh", "--manifest=train_tpu", *GKE, *TPU, *TRAIN),
     "gke_train_gpu": ("gke/submit.sh", "--manifest=train_gpu", *GKE, *GPU, *TRAIN),
     "gke_evaluate": ("gke/submit.sh", "--manifest=evaluate", *GKE, "--hosts=16", "--", "--policy=/runs/artifact", "--suite=metaworld"),
@@ -115,6 +115,21 @@ def test_a_word_that_yaml_would_read_otherwise_is_refused():
     done = shell("gke/submit.sh", "--manifest=evaluate", *GKE, "--", "--policy=$(reboot)")
     assert done.returncode == 2
     assert "words of the command must need no quotes" in done.stderr
+
+
+def test_a_workload_of_xpk_that_has_nothing_mounted_ends_for_good(tmp_path):
+    """A run without its data fails as often as it is started; one whose workdir is each container's own disk loses it."""
+    fakes = Fakes(tmp_path / "bin", "xpk")
+    words = ("--", "-m", "ebt_jax.train", f"--config.data.data_dir={tmp_path}/not here", "--workdir=/runs/oxe")
+    assert shell("gke/xpk.sh", *XPK, *words, PATH=f"{fakes.folder}:{os.environ['PATH']}").returncode == 0
+    (call,) = fakes.calls("workload create")
+    assert not [word for word in call if word.startswith("--storage")]
+    (again,) = (word.partition("=")[2].split(",") for word in call if word.startswith("--restart-on-exit-codes="))
+    done = subprocess.run(["bash", "-c", call[-1].removeprefix("--command=")], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "2" not in again
+    assert "not here" in done.stderr
+    assert "error: storages must be mounted there" in done.stderr
 
 
 @pytest.fixture
