@@ -83,8 +83,8 @@ $(POD_VENV)/.ready: $(READY)
 parity: $(PARITY) ## Compare with PyTorch references; adds torch and transformers to .venv (WORKERS)
 	$(RUN) -m pytest -m parity -n $(WORKERS)
 
-# Not in requirements.lock: 1 to 5 GB that nothing but these tests reads. pip and not uv, which does not read pip's configuration:
-# that may name where a CPU build of torch lies. What the lock pinned stays as it is; the extra pins the rest.
+# Not in requirements.lock: 1 to 5 GB that nothing but these tests reads. pip and not uv, which reads no configuration of pip's. What
+# the lock pinned stays as it is; the extra pins the rest.
 $(PARITY): $(READY)
 	@if ! $(RUN) -m pip --version >/dev/null 2>&1; then $(RUN) -m ensurepip >/dev/null; fi
 	echo "installing the [parity] extra into $(VENV) with pip" >&2

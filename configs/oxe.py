@@ -2,9 +2,9 @@
 
 python -m ebt_jax.train --config=configs/oxe.py --config.data.data_dir=/data/oxe --workdir=runs/oxe
     BridgeData V2 (60,096 episodes), one 224x224 camera, language; about 100 M parameters, batch 1024 over all devices.
-    For a TPU pod slice or a node of data-centre GPUs; not run at this scale yet. :large has about 300 M parameters, :xl about 1 B, their
-    state shared by 8 and 16 devices. :xl differentiates the descent the lean way, so that it fits the 16 GB of a v5e. What each takes
-    of which chip: docs/scaling.md.
+    For a TPU pod slice or a node of data-centre GPUs (few of them: optimizer.accumulate_steps, docs/finetuning.md); not run at this scale
+    yet. :large has about 300 M parameters, :xl about 1 B, their state shared by 8 and 16 devices. :xl differentiates the descent the
+    lean way, so that it fits the 16 GB of a v5e. What each takes of which chip: docs/scaling.md.
 
 python -m ebt_jax.train --config=configs/oxe.py:sample --workdir=runs/sample
     The bundled sample: 100 scripted demonstrations of Meta-World pick-place, states only, 0.14 M parameters.

@@ -33,6 +33,7 @@ EXTRAS = {
     "metaworld": "evaluate in Meta-World",
     "sim": "evaluate in PushT and robosuite",
     "convert": "convert from zarr, HDF5, LeRobot",
+    "gcs": "train on data in gs://",
 }
 PORTS = {8000: "serve", 8476: "many hosts"}
 LEAST_MEMORY, LEAST_DISK = 4.0, 5.0

@@ -135,6 +135,11 @@ def test_unknown_and_missing_keys_are_listed(tiny_config):
         ("model", {"cameras": None}, r"missing \['model\.cameras'\]"),
         ("model", {"variant": None}, r"missing \['model\.variant'\]"),
         ("model", {"cameras": "primary"}, r"model\.cameras must be a list of names, got 'primary'"),
+        (
+            "model",
+            {"cameras": ["(primary,wrist)"]},
+            r"got \['\(primary,wrist\)'\]\. Quote .*: --config\.model\.cameras=\"\('primary', 'wrist'\)\"\.$",
+        ),
         ("model", {"width": "wide"}, r"model\.width must be a whole number, got 'wide'"),
         ("data", {"mixture": '{"a": 2.0,'}, r"data\.mixture must be a name or JSON like .*, got '\{\"a\": 2\.0,'"),
         ("data", {"mixture": {"a": "much"}}, r"weights of data\.mixture must be numbers, got \{'a': 'much'\}"),

@@ -188,6 +188,11 @@ class Mixture:
             )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        unused = {camera for dataset in self.datasets for camera in dataset.entry.spec.cameras} - {
+            name.removeprefix(GOAL) for name in wanted
+        }
+        if unused:
+            lines.append(f"cameras not used: {', '.join(sorted(unused))}")
         for dataset in self.datasets:
             for what, counts in (("left out by filters", dataset.left_out), ("left out as faulty", dataset.train.index.faults)):
                 if counts:

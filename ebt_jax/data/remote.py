@@ -1,6 +1,6 @@
 """Files of a bucket: what a folder holds, and single ranges of a file, many at once; never a whole file for a part of it.
 
-fsspec reads them (gs:// wants gcsfs, s3:// s3fs): epath would take TensorFlow where that is installed, and a file that is merely
+fsspec reads them (gs:// wants the [gcs] extra, s3:// s3fs): epath would take TensorFlow where that is installed, and a file that is merely
 opened reads ahead, megabytes for one frame.
 """
 
@@ -109,7 +109,13 @@ def _coalesce(ranges: Sequence[Range]) -> tuple[list[Range], list[int]]:
 
 
 def _filesystem(path: str) -> fsspec.AbstractFileSystem:
-    return fsspec.filesystem(path.split("://", 1)[0])  # one instance a scheme: fsspec keeps them
+    """Raises ImportError, with what to install, where nothing here reads such a bucket."""
+    scheme = path.split("://", 1)[0]
+    try:
+        return fsspec.filesystem(scheme)  # one instance a scheme: fsspec keeps them
+    except ImportError as error:
+        remedy = " pip install 'ebt_jax[gcs]'." if scheme in ("gs", "gcs") else ""
+        raise ImportError(f"{scheme}:// needs a package that reads it, got: {error}.{remedy}") from error
 
 
 def _changed(row: dict) -> str:

@@ -201,6 +201,9 @@ def _mixture(value: Any) -> Any:
 def _names(key: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(name, str) for name in value):
         raise ValueError(f"{key} must be a list of names, got {value!r}. Put a single one in a list.")
+    if any("," in name for name in value):
+        names = tuple(part.strip(" ()[]'\"") for name in value for part in name.split(","))
+        raise ValueError(f'{key} must be a list of names, got {list(value)}. Quote each of them: --config.{key}="{names}".')
     return tuple(value)
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Keeps a run going on a slice that may be taken away: makes it again, installs, starts the same command, until it is done.
 #
-#   launch/tpu_vm/babysit.sh --name=pod --zone=us-west4-a --type=v5litepod-256 --image=v2-alpha-tpuv5-lite --chip=tpu_v5e -- \
-#       -m ebt_jax.train --config=configs/oxe.py --config.data.data_dir=/mnt/oxe --workdir=/mnt/runs/oxe
+#   launch/tpu_vm/babysit.sh --name=pod --zone=us-west4-a --type=v5litepod-256 --image=v2-alpha-tpuv5-lite --chip=tpu_v5e -- -m ebt_jax.train \
+#       --config=configs/oxe.py --config.data.data_dir=/mnt/oxe --config.data.cache_dir=/mnt/runs/.cache/index --workdir=/mnt/runs/oxe
 #
 # Training resumes by itself, so a restart is the same command. A slice that is not READY is given back, with the request that brought
 # it, and asked for anew; install.sh is repeated until it succeeded. Exit code 0 ends the watch; 75 (interrupted and saved) and a slice

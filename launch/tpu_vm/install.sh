@@ -24,6 +24,6 @@ archive=ebt_jax.tar.gz
 run git -C "$REPOSITORY" archive --format=tar.gz --output="$REPOSITORY/$archive" HEAD
 run gcloud compute tpus tpu-vm scp "$REPOSITORY/$archive" "$name:$archive" --zone="$zone" --worker=all
 setup="set -e; ${prepare:+$prepare; }rm -rf ~/ebt_jax; mkdir ~/ebt_jax; tar -xzf ~/$archive -C ~/ebt_jax; cd ~/ebt_jax; make setup PYTHON=$python; "
-setup+=".venv/bin/python -m pip install --quiet --constraint <(.venv/bin/python -m pip freeze --exclude-editable) -e '.[tpu]'; "
+setup+=".venv/bin/python -m pip install --quiet --constraint <(.venv/bin/python -m pip freeze --exclude-editable) -e '.[tpu,gcs]'; "
 setup+="touch .installed"
 run gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$setup"

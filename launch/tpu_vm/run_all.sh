@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs one command on all machines of a slice at once: training, the preflight, anything.
 #
-#   launch/tpu_vm/run_all.sh --name=pod --zone=us-west4-a --chip=tpu_v5e -- \
-#       -m ebt_jax.train --config=configs/oxe.py --config.data.data_dir=/mnt/oxe --workdir=/mnt/runs/oxe
+#   launch/tpu_vm/run_all.sh --name=pod --zone=us-west4-a --chip=tpu_v5e -- -m ebt_jax.train \
+#       --config=configs/oxe.py --config.data.data_dir=/mnt/oxe --config.data.cache_dir=/mnt/runs/.cache/index --workdir=/mnt/runs/oxe
 #
 # What follows -- goes to Python. --workdir must be a folder that all machines share (Filestore, or a bucket with hierarchical
 # namespace through gcsfuse: a checkpoint is finished by renaming a folder, which other buckets do piece by piece). The machines find each

@@ -1,6 +1,7 @@
 """features.json and dataset_info.json as TFDS writes them; every way a folder can be wrong has its own message."""
 
 import json
+import sys
 
 import pytest
 import toy_rlds
@@ -59,6 +60,12 @@ def test_a_missing_dataset_says_what_is_there(make_folder, tmp_path):
         find_folder(str(tmp_path / "data"), "bridge")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         find_folder(str(tmp_path / "nowhere"), "bridge")
+
+
+def test_a_bucket_that_nothing_here_reads_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ImportError, match=r"gs:// needs a package .* gcsfs .* pip install 'ebt_jax\[gcs\]'\."):
+        find_folder("gs://bucket/oxe", "toy")
 
 
 def test_an_incomplete_folder_is_named(make_folder):

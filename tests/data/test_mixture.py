@@ -139,6 +139,15 @@ def test_a_camera_must_exist_somewhere(toy, make_folder, settings):
     assert not mixture.example_batch().observation.image_masks["primary"].any()
 
 
+def test_cameras_that_are_not_used_are_named(toy, make_folder, settings):
+    """A policy that is shown one of two cameras looks like any other until it acts."""
+    _second(make_folder, cameras={"primary": "observation/image", "wrist": "observation/image"})
+    mix = {"toy": 1.0, "second": 1.0}
+    assert "cameras not used" not in open_mixture(settings(mixture=mix, cameras=("goal_primary", "wrist"))).describe()
+    assert open_mixture(settings(mixture=mix)).describe().splitlines()[3:] == ["cameras not used: wrist"]
+    assert open_mixture(settings(mixture=mix, cameras=())).describe().endswith("\ncameras not used: primary, wrist")
+
+
 def test_undescribed_datasets_list_the_known_ones_and_their_own_features(make_folder, settings):
     make_folder("mine", toy_rlds.STEPS, {"train": toy_rlds.shards()})
     with pytest.raises(ValueError, match=r"'mine' must have an ebt_spec\.json .*'bridge', 'bridge_dataset'.*'observation/image'"):

@@ -34,7 +34,7 @@ DRY = {
     "tpu_vm_run_here": ("tpu_vm/run_here.sh", "--chip=tpu_v5e", *TRAIN),
     "tpu_vm_babysit": ("tpu_vm/babysit.sh", *SLICE, "--chip=tpu_v5e", *TRAIN),
     "tpu_vm_teardown": ("tpu_vm/teardown.sh", *PLACE),
-    "gke_xpk": ("gke/xpk.sh", *XPK, *TRAIN),
+    "gke_xpk": ("gke/xpk.sh", *XPK, "--storage=oxe,runs", *TRAIN),
     "gke_train_tpu": ("gke/submit.sh", "--manifest=train_tpu", *GKE, *TPU, *TRAIN),
     "gke_train_gpu": ("gke/submit.sh", "--manifest=train_gpu", *GKE, *GPU, *TRAIN),
     "gke_evaluate": ("gke/submit.sh", "--manifest=evaluate", *GKE, "--hosts=16", "--", "--policy=/runs/artifact", "--suite=metaworld"),
@@ -115,6 +115,21 @@ def test_a_word_that_yaml_would_read_otherwise_is_refused():
     done = shell("gke/submit.sh", "--manifest=evaluate", *GKE, "--", "--policy=$(reboot)")
     assert done.returncode == 2
     assert "words of the command must need no quotes" in done.stderr
+
+
+def test_a_workload_of_xpk_that_has_nothing_mounted_ends_for_good(tmp_path):
+    """A run without its data fails as often as it is started; one whose workdir is each container's own disk loses it."""
+    fakes = Fakes(tmp_path / "bin", "xpk")
+    words = ("--", "-m", "ebt_jax.train", f"--config.data.data_dir={tmp_path}/not here", "--workdir=/runs/oxe")
+    assert shell("gke/xpk.sh", *XPK, *words, PATH=f"{fakes.folder}:{os.environ['PATH']}").returncode == 0
+    (call,) = fakes.calls("workload create")
+    assert not [word for word in call if word.startswith("--storage")]
+    (again,) = (word.partition("=")[2].split(",") for word in call if word.startswith("--restart-on-exit-codes="))
+    done = subprocess.run(["bash", "-c", call[-1].removeprefix("--command=")], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "2" not in again
+    assert "not here" in done.stderr
+    assert "error: storages must be mounted there" in done.stderr
 
 
 @pytest.fixture
@@ -206,6 +221,24 @@ def test_a_slice_that_cannot_be_had_is_given_up(gcloud):
     assert done.returncode == 1
     assert len(gcloud.calls("queued-resources create")) == 2
     assert not gcloud.calls("tpu-vm ssh")
+
+
+@pytest.mark.parametrize("name", ["tpu_vm/install.sh", "gke/Dockerfile", "sky/train.yaml"])
+def test_machines_that_may_read_a_bucket_are_given_what_reads_it(name):
+    """Whatever is put beside an installation by hand does not come back with the next machine."""
+    (extras,) = re.findall(r"-e [\"']\.\[(.*)\]", (ROOT / "launch" / name).read_text())
+    assert "gcs" in extras.split(",")
+
+
+def test_the_preparation_on_the_page_reaches_every_machine_as_it_stands(gcloud):
+    """Lines, quotes and all: a shell reads what is sent, and runs the preparation before anything is installed."""
+    (prepare,) = re.findall(r"<<'END'\n(.*?)\nEND\n", (ROOT / "launch/README.md").read_text(), re.DOTALL)
+    assert cloud(gcloud, "tpu_vm/install.sh", *PLACE, f"--prepare={prepare}").returncode == 0
+    (call,) = gcloud.calls("tpu-vm ssh")
+    sent = call[-1].removeprefix("--command=")
+    assert sent.startswith(f"set -e; {prepare}; rm -rf ~/ebt_jax; ")
+    done = subprocess.run(["bash", "-n", "-c", sent], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("state", "installed"), [("ACTIVE", 1), ("FAILED", 0)])
@@ -369,7 +402,7 @@ def stand_in(folder):
     """A checkout whose Python says what it was asked to run."""
     python = folder / ".venv/bin/python"
     python.parent.mkdir(parents=True)
-    python.write_text('#!/usr/bin/env bash\nenv | grep "^JAX_\\(COO\\|NUM\\|PRO\\|PLA\\)" | sort || true\necho "python $*"\n')
+    python.write_text('#!/usr/bin/env bash\nenv | grep "^EBT_JAX\\|^JAX_\\(COO\\|NUM\\|PRO\\|PLA\\)" | sort || true\necho "python $*"\n')
     python.chmod(0o755)
     return {"PATH": os.environ["PATH"], "HOME": str(folder)}
 
