@@ -47,7 +47,7 @@ def to_array_record(folder: Folder, output: str | os.PathLike[str], runner: jobs
         return target
     target.mkdir(parents=True, exist_ok=True)
     tasks = [
-        Task(shard, folder.file_format, str(target / f"{folder.name}-{split}.array_record-{number:05d}-of-{len(shards):05d}"))
+        Task(shard, folder.file_format, str(target / f"{folder.stem}-{split}.array_record-{number:05d}-of-{len(shards):05d}"))
         for split, shards in folder.splits.items()
         for number, shard in enumerate(shards)
     ]

@@ -166,7 +166,7 @@ class Mixture:
             spec, steps = dataset.entry.spec, len(dataset.train)
             rows.append(
                 (
-                    spec.name,
+                    dataset.folder.name,
                     dataset.folder.version,
                     f"{dataset.weight:.3f}",
                     f"{dataset.statistics.num_episodes:,}",
@@ -405,10 +405,10 @@ def _summary(spec: DatasetSpec) -> str:
 
 
 def _identities(manifest: str) -> dict[str, str]:
-    """What must stay of each dataset, or of all that have its name: not where it lies or when it was copied."""
-    found: dict[str, list[str]] = {}
+    """What must stay of each dataset: not where it lies or when it was copied."""
+    found = {}
     for tree in json.loads(manifest):
         statistics = tree["statistics"]
         counts = f"{statistics['num_episodes']} episodes of {statistics['num_transitions']} steps to train on"
-        found.setdefault(tree["name"], []).append(f"version {tree['version']}, share {tree['share']:.6g}, {counts}")
-    return {name: " and ".join(rows) for name, rows in found.items()}
+        found[tree["name"]] = f"version {tree['version']}, share {tree['share']:.6g}, {counts}"
+    return found

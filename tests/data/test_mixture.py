@@ -205,13 +205,16 @@ def test_a_manifest_keeps_what_a_run_saw_and_notices_other_data(toy, make_folder
         open_mixture(settings()).check_manifest(mixture.manifest())
 
 
-def test_a_manifest_tells_folders_of_one_internal_name_apart(toy, settings, tmp_path):
+def test_a_manifest_tells_copies_of_a_dataset_apart_which_hold_out_the_same_episodes(toy, settings, tmp_path):
     shutil.copytree(toy.parent, tmp_path / "data" / "again")
-    mixture = open_mixture(settings(mixture={"toy": 1.0, "again": 1.0}))
+    mixture = open_mixture(settings(mixture={"toy": 1.0, "again": 3.0}, validation_folds=2))
     mixture.check_manifest(mixture.manifest())
     trees = json.loads(mixture.manifest())
-    trees[0]["statistics"]["num_episodes"] = 7
-    with pytest.raises(ValueError, match=r"toy: then .* 7 episodes .* and .* 8 episodes .*, now .* 8 episodes .* and .* 8 episodes"):
+    assert [(tree["name"], tree["share"]) for tree in trees] == [("toy", 0.25), ("again", 0.75)]
+    assert [line.split()[0] for line in mixture.describe().splitlines()[1:]] == ["toy", "again"]
+    assert len({part.digest for part in mixture.split("validation")}) == 1
+    trees[1]["statistics"]["num_episodes"] = 7
+    with pytest.raises(ValueError, match=r"differences:\n  again: then .* 7 episodes .*, now .* 4 episodes [^\n]*\nBring them back"):
         mixture.check_manifest(json.dumps(trees))
 
 

@@ -1,5 +1,6 @@
 """The tables of Open X-Embodiment: true to the published metadata, every fact cited, every usable dataset through the whole loader."""
 
+import json
 import pathlib
 import zlib
 
@@ -7,6 +8,8 @@ import fake_oxe
 import numpy as np
 import pytest
 
+from ebt_jax.data.array_record import to_array_record
+from ebt_jax.data.folder import find_folder
 from ebt_jax.data.loader import make_loader
 from ebt_jax.data.mixture import TOKENS, open_mixture
 from ebt_jax.data.oxe import ENTRIES, RECORDS
@@ -176,6 +179,40 @@ def test_a_dataset_with_the_published_features_goes_through_the_loader(name, pub
     ids, mask = tokenize(fake_oxe.TASK, TOKENS)
     np.testing.assert_array_equal(tokens.observation.language[0], ids)
     np.testing.assert_array_equal(tokens.observation.language_mask[0], mask)
+
+
+def _renamed(path, name, version):
+    """A dataset's folders under other names than it was written with."""
+    dataset = path.parent.rename(path.parent.parent / name)
+    return (dataset / path.name).rename(dataset / version)
+
+
+def test_droid_opens_as_it_is_published(published, make_folder, settings, tmp_path, caplog):
+    """`droid/1.0.1` was written as `droid_101` 0.0.1; rewritten as ArrayRecord it is `droid` 1.0.1 still."""
+    tree, episodes = fake_oxe.fake(RECORDS["droid"], published["droid"])
+    beside = fake_oxe.beside(RECORDS["droid"])
+    path = _renamed(make_folder("droid_101", tree, {"train": [episodes]}, version="0.0.1", beside=beside), "droid", "1.0.1")
+    assert any(file.name.startswith("droid_101-train.tfrecord") for file in path.iterdir())
+    with caplog.at_level("WARNING"):
+        mixture = open_mixture(settings(mixture="droid"))
+    assert [(tree["name"], tree["version"]) for tree in json.loads(mixture.manifest())] == [("droid", "1.0.1")]
+    assert mixture.specs.action.dimensions == RECORDS["droid"].action
+    assert not [record for record in caplog.records if "what is known" in record.message]
+
+    to_array_record(find_folder(str(tmp_path / "data"), "droid"), tmp_path / "fast")
+    rewritten = open_mixture(settings(mixture="droid", data_dir=str(tmp_path / "fast")))
+    assert rewritten.main.folder.file_format == "array_record"
+    rewritten.check_manifest(mixture.manifest())
+
+
+def test_a_dataset_in_a_folder_of_another_name_is_known_by_its_own(published, make_folder, settings):
+    """Also where that other name is a known dataset's, whose actions it does not have."""
+    tree, episodes = fake_oxe.fake(RECORDS["utaustin_mutex"], published["utaustin_mutex"])
+    for name in ("mine", "toto"):
+        _renamed(make_folder("utaustin_mutex", tree, {"train": [episodes]}, version="0.1.0"), name, "0.1.0")
+        mixture = open_mixture(settings(mixture=name))
+        assert mixture.specs.action.dimensions == RECORDS["utaustin_mutex"].action
+        assert mixture.main.folder.name == name
 
 
 def test_the_documented_table_is_the_one_in_the_code():
