@@ -31,15 +31,14 @@ def main() -> None:
     from ebt_jax.data.array_record import to_array_record
     from ebt_jax.data.beam import on_beam
     from ebt_jax.data.faults import OnBad
-    from ebt_jax.data.folder import find_folder
     from ebt_jax.data.index import open_index
-    from ebt_jax.data.oxe import describe
+    from ebt_jax.data.oxe import describe, find_dataset
     from ebt_jax.data.settings import DataSettings
 
     settings, on_bad = DataSettings(DATA_DIR.value, MIXTURE.value, proprio=tuple(PROPRIO.value)), cast(OnBad, ON_BAD.value)
     runner = on_beam(BEAM.value) if BEAM.value else None if PROCESSES.value < 0 else jobs.choose(0, 0, PROCESSES.value)
     for name in cli.progress(settings.weights, len(settings.weights), "datasets", every=1):
-        folder = find_folder(settings.data_dir, name)
+        folder = find_dataset(settings.data_dir, name)
         if ARRAY_RECORD.value:
             print(to_array_record(folder, ARRAY_RECORD.value, runner))
             continue

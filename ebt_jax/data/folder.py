@@ -85,17 +85,17 @@ class Folder:
         return sum(shard.num_records for shard in self.splits.get(split, ()))
 
 
-def find_folder(data_dir: str, name: str) -> Folder:
-    """The newest version of dataset `name` under `data_dir` (local, or gs:// where the machine can read it).
+def find_folder(data_dir: str, name: str, version: str = "") -> Folder:
+    """Dataset `name` under `data_dir` (local, or gs:// where the machine can read it): `version`, or the newest where that is not there.
 
     `data_dir` may also be the dataset's own folder, or one version of it; then `name` may also be its stem. Raises FileNotFoundError
     saying where it looked.
     """
     root = epath.Path(data_dir).expanduser()
     if versions := _versions(root / name):
-        return read_folder(versions[-1])
+        return read_folder(_choose(versions, version))
     for versions in ([root] if remote.exists(root / "features.json") else [], _versions(root)):
-        if versions and name in ((folder := read_folder(versions[-1])).name, folder.stem):
+        if versions and name in ((folder := read_folder(_choose(versions, version))).name, folder.stem):
             return dataclasses.replace(folder, name=name)
     present = sorted(folder.name for folder in remote.folders(root))
     raise FileNotFoundError(
@@ -108,6 +108,10 @@ def find_folder(data_dir: str, name: str) -> Folder:
 def _versions(path: epath.Path) -> list[epath.Path]:
     found = [folder for folder in remote.folders(path) if _VERSION.fullmatch(folder.name) and remote.exists(folder / "features.json")]
     return sorted(found, key=lambda p: [int(part) for part in p.name.split(".")])
+
+
+def _choose(versions: list[epath.Path], version: str) -> epath.Path:
+    return next((path for path in versions if path.name == version), versions[-1])
 
 
 def read_folder(path: epath.Path) -> Folder:

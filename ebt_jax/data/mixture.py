@@ -15,9 +15,9 @@ from ebt_jax.data import union
 from ebt_jax.data.batches import gather
 from ebt_jax.data.dataset import Dataset, open_dataset
 from ebt_jax.data.faults import Faults
-from ebt_jax.data.folder import Folder, find_folder
+from ebt_jax.data.folder import Folder
 from ebt_jax.data.order import BLOCK
-from ebt_jax.data.oxe import describe
+from ebt_jax.data.oxe import describe, find_dataset
 from ebt_jax.data.settings import DataSettings
 from ebt_jax.data.spec import DatasetSpec
 from ebt_jax.data.splits import OWN_VALIDATION, Split, rule
@@ -298,7 +298,7 @@ def _describe(settings: DataSettings) -> list[tuple[Folder, Entry, float]]:
     found, missing, refused, names = [], [], [], set[str]()
     for name, weight in settings.weights.items():
         try:
-            folder = find_folder(settings.data_dir, name)
+            folder = find_dataset(settings.data_dir, name)
             entry = describe(folder)
             names |= {dimension.name for dimension in entry.spec.proprio}
             found.append((folder, entry._replace(spec=entry.spec.show(settings.proprio)), weight))

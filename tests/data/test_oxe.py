@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from ebt_jax.data.array_record import to_array_record
-from ebt_jax.data.folder import find_folder
 from ebt_jax.data.loader import make_loader
 from ebt_jax.data.mixture import TOKENS, open_mixture
-from ebt_jax.data.oxe import ENTRIES, RECORDS
+from ebt_jax.data.oxe import ENTRIES, RECORDS, find_dataset
 from ebt_jax.data.oxe.mixtures import MIXTURES
 from ebt_jax.data.oxe.record import Record
 from ebt_jax.data.oxe.table import markdown
@@ -199,7 +198,7 @@ def test_droid_opens_as_it_is_published(published, make_folder, settings, tmp_pa
     assert mixture.specs.action.dimensions == RECORDS["droid"].action
     assert not [record for record in caplog.records if "what is known" in record.message]
 
-    to_array_record(find_folder(str(tmp_path / "data"), "droid"), tmp_path / "fast")
+    to_array_record(find_dataset(str(tmp_path / "data"), "droid"), tmp_path / "fast")
     rewritten = open_mixture(settings(mixture="droid", data_dir=str(tmp_path / "fast")))
     assert rewritten.main.folder.file_format == "array_record"
     rewritten.check_manifest(mixture.manifest())
@@ -213,6 +212,23 @@ def test_a_dataset_in_a_folder_of_another_name_is_known_by_its_own(published, ma
         mixture = open_mixture(settings(mixture=name))
         assert mixture.specs.action.dimensions == RECORDS["utaustin_mutex"].action
         assert mixture.main.folder.name == name
+
+
+def test_the_version_that_is_known_is_taken_before_a_newer_one(published, make_folder, settings, tmp_path, caplog):
+    """`bc_z` has 0.1.0, which the record is of, and a later version that is reported broken."""
+    tree, episodes = fake_oxe.fake(RECORDS["bc_z"], published["bc_z"])
+    known, newer = (make_folder("bc_z", tree, {"train": [episodes]}, version=version) for version in ("0.1.0", "1.0.1"))
+    assert find_dataset(str(tmp_path / "data"), "bc_z").version == open_mixture(settings(mixture="bc_z")).main.folder.version == "0.1.0"
+    assert find_dataset(str(newer), "bc_z").version == "1.0.1"  # chosen by whoever names its folder
+    assert not [record for record in caplog.records if "what is known" in record.message]
+
+    (newer / "ebt_spec.json").write_text(RECORDS["bc_z"].spec().to_json())
+    assert find_dataset(str(tmp_path / "data"), "bc_z").version == "1.0.1"  # and whoever describes it
+    (newer / "ebt_spec.json").unlink()
+    known.rename(known.with_name("0.0.9"))
+    with caplog.at_level("WARNING"):
+        assert open_mixture(settings(mixture="bc_z")).main.folder.version == "1.0.1"
+    assert "bc_z: what is known holds for version 0.1.0, this is 1.0.1" in caplog.text
 
 
 def test_the_documented_table_is_the_one_in_the_code():

@@ -6,7 +6,7 @@ A new one: write its `Record` in the table where it belongs, and run the tests.
 from absl import logging
 
 from ebt_jax.data import remote
-from ebt_jax.data.folder import Folder
+from ebt_jax.data.folder import Folder, find_folder
 from ebt_jax.data.oxe import bridge, converted, google, refused
 from ebt_jax.data.oxe.record import Record
 from ebt_jax.data.spec import SPEC_FILE, DatasetSpec
@@ -16,6 +16,18 @@ RECORDS = {record.name: record for table in (bridge, google, converted, refused)
 """Every dataset that the tables know, those that are not for control included."""
 
 ENTRIES: dict[str, Entry] = {name: Entry(record.spec()) for name, record in RECORDS.items() if not record.not_for_control}
+
+
+def find_dataset(data_dir: str, name: str) -> Folder:
+    """The dataset's newest version, if that describes itself; else the one that the record here is of, where that is there.
+
+    Raises what `find_folder` does.
+    """
+    newest = find_folder(data_dir, name)
+    record = _record(newest)
+    if record is None or record.version == newest.version or remote.exists(newest.path / SPEC_FILE):
+        return newest
+    return find_folder(data_dir, name, record.version)
 
 
 def describe(folder: Folder) -> Entry:
