@@ -14,10 +14,11 @@ from jaxtyping import Array, Float, Int, UInt64
 from ebt_jax.data import union
 from ebt_jax.data.batches import gather
 from ebt_jax.data.dataset import Dataset, open_dataset
-from ebt_jax.data.faults import Faults
+from ebt_jax.data.faults import Faults, at_once
 from ebt_jax.data.folder import Folder
 from ebt_jax.data.order import BLOCK
 from ebt_jax.data.oxe import describe, find_dataset
+from ebt_jax.data.scan import check_features
 from ebt_jax.data.settings import DataSettings
 from ebt_jax.data.spec import DatasetSpec
 from ebt_jax.data.splits import OWN_VALIDATION, Split, rule
@@ -295,29 +296,23 @@ def episodes(mixture: Mixture, split: str) -> Iterator[Episode]:
 
 def _describe(settings: DataSettings) -> list[tuple[Folder, Entry, float]]:
     """Every dataset's folder and meaning, before anything is read; what is wrong with several is said at once."""
-    found, missing, refused, names = [], [], [], set[str]()
-    for name, weight in settings.weights.items():
-        try:
-            folder = find_dataset(settings.data_dir, name)
-            entry = describe(folder)
-            names |= {dimension.name for dimension in entry.spec.proprio}
-            found.append((folder, entry._replace(spec=entry.spec.show(settings.proprio)), weight))
-        except FileNotFoundError as error:
-            missing.append(str(error))
-        except ValueError as error:
-            refused.append(str(error))
-    if missing:
-        raise FileNotFoundError("\n".join(missing))
-    if refused:
-        raise ValueError("\n".join(refused))
+
+    def find(name: str) -> tuple[Folder, Entry]:
+        folder = find_dataset(settings.data_dir, name)
+        return folder, describe(folder)
+
+    whole = at_once(find, settings.weights)
+    names = {dimension.name for _, entry in whole for dimension in entry.spec.proprio}
     idle = [pattern for pattern in settings.proprio if pattern != "*" and not fnmatch.filter(names, pattern)]
     if idle:
         raise ValueError(f"proprio must be patterns of names among {sorted(names)}, got {idle}, which match none.")
-    cameras = {camera for _, entry, _ in found for camera in entry.spec.cameras}
+    cameras = {camera for _, entry in whole for camera in entry.spec.cameras}
     absent = [camera for camera in settings.cameras if camera.removeprefix(GOAL) not in cameras]
     if absent:
         raise ValueError(f"cameras must be among those of the data, {sorted(cameras)}, got {absent}.")
-    return found
+    shown = [(folder, entry._replace(spec=entry.spec.show(settings.proprio))) for folder, entry in whole]
+    at_once(lambda one: check_features(*one), shown)
+    return [(folder, entry, weight) for (folder, entry), weight in zip(shown, settings.weights.values(), strict=True)]
 
 
 def _check_shares(shares: Mapping[str, float], together: int) -> None:

@@ -189,6 +189,15 @@ def test_all_that_is_missing_is_said_at_once(toy, settings):
         open_mixture(settings(mixture={"toy": 1.0, "nothing": 1.0, "neither": 1.0}))
 
 
+def test_what_is_refused_is_said_at_once_before_anything_is_read(make_folder, settings, cache):
+    make_folder("toy", toy_rlds.STEPS, {"train": toy_rlds.shards()}, toy_rlds.SPEC)
+    for name in ("left", "right"):
+        _second(make_folder, name, cameras={"primary": f"observation/{name}"})
+    with pytest.raises(ValueError, match=r"(?s)got \['observation/left'\].*got \['observation/right'\]"):
+        open_mixture(settings(mixture={"toy": 1.0, "left": 1.0, "right": 1.0}))
+    assert not cache.exists()
+
+
 def test_a_manifest_keeps_what_a_run_saw_and_notices_other_data(toy, make_folder, settings):
     _second(make_folder)
     mixture = open_mixture(settings(mixture={"toy": 1.0, "second": 3.0}))
