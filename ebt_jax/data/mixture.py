@@ -4,7 +4,7 @@ import dataclasses
 import fnmatch
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -16,7 +16,6 @@ from ebt_jax.data.batches import gather
 from ebt_jax.data.dataset import Dataset, open_dataset
 from ebt_jax.data.faults import Faults, at_once
 from ebt_jax.data.folder import Folder
-from ebt_jax.data.order import BLOCK
 from ebt_jax.data.oxe import describe, find_dataset
 from ebt_jax.data.scan import check_features
 from ebt_jax.data.settings import DataSettings
@@ -244,13 +243,10 @@ def open_mixture(settings: DataSettings) -> Mixture:
     settings = with_tokenizer(settings)
     described = _describe(settings)
     wordings, faults = read_wordings(settings.paraphrases), Faults() if settings.on_bad == "skip" else None
-    if settings.weighting == "given":
-        _check_shares(settings.weights, settings.windows_per_visit)
     opened = [open_dataset(folder, entry, settings, weight) for folder, entry, weight in described]
     if settings.weighting == "transitions":
         total = sum(dataset.weight * len(dataset.train) for dataset in opened)
         opened = [dataclasses.replace(dataset, weight=dataset.weight * len(dataset.train) / total) for dataset in opened]
-        _check_shares({dataset.folder.name: dataset.weight for dataset in opened}, settings.windows_per_visit)
     main = _heaviest(opened)
     specs = [dataset.entry.spec for dataset in opened]
     if settings.combine == "union":
@@ -313,13 +309,6 @@ def _describe(settings: DataSettings) -> list[tuple[Folder, Entry, float]]:
     shown = [(folder, entry._replace(spec=entry.spec.show(settings.proprio))) for folder, entry in whole]
     at_once(lambda one: check_features(*one), shown)
     return [(folder, entry, weight) for (folder, entry), weight in zip(shown, settings.weights.values(), strict=True)]
-
-
-def _check_shares(shares: Mapping[str, float], together: int) -> None:
-    least = together / BLOCK
-    for name, share in shares.items():
-        if share < least:
-            raise ValueError(f"weight of {name!r} must be at least {together}/{BLOCK} of the mixture's, got {share:.2e}. Leave it out.")
 
 
 def _heaviest(datasets: Sequence[Dataset]) -> int:

@@ -150,10 +150,10 @@ def test_language_that_is_not_there_is_refused(toy, settings):
         open_mixture(settings(language="embedding"))
 
 
-def test_a_vanishing_weight_is_refused(toy, make_folder, settings):
+def test_a_share_may_be_less_than_a_visit_in_any_number_of_rows(toy, make_folder, settings):
     _second(make_folder)
-    with pytest.raises(ValueError, match="weight of 'second' must be at least 1/16384"):
-        open_mixture(settings(mixture={"toy": 1.0, "second": 1e-6}))
+    mixture = open_mixture(settings(mixture={"toy": 1.0, "second": 1e-6}, windows_per_visit=16))
+    assert next(make_loader(mixture, "train", 8, seed=0, start_step=10**6, num_threads=0)).actions.shape == (8, 4, 3)
 
 
 def test_a_bad_spec_file_is_named(toy, settings):
