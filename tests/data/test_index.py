@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import json
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from etils import epath
 
 from ebt_jax.data import build, jobs, records
 from ebt_jax.data.folder import find_folder, read_folder
-from ebt_jax.data.index import open_index
+from ebt_jax.data.index import keep, open_index
 from ebt_jax.data.oxe import describe
 from ebt_jax.data.standardize import Entry, join
 
@@ -65,6 +66,18 @@ def test_an_index_is_built_once_and_again_when_files_spec_or_conversion_change(t
         os.utime(shard, (1, 1))
         with pytest.raises(AssertionError, match="built again"):
             _open(toy)
+
+
+def test_what_cannot_be_kept_whole_is_not_kept(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        keep(tmp_path / "statistics.json", "x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+    keep(tmp_path / "statistics.json", "x" * 1000)
+    assert (tmp_path / "statistics.json").read_text() == "x" * 1000
 
 
 def test_processes_that_build_at_once_agree(toy, cache):
