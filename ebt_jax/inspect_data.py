@@ -15,9 +15,8 @@ from typing import cast
 from absl import flags, logging
 
 from ebt_jax import cli
-from ebt_jax.data.folder import find_folder
 from ebt_jax.data.inspection import Sample, facts, mixture_rows, sample
-from ebt_jax.data.oxe import describe
+from ebt_jax.data.oxe import describe, find_dataset
 from ebt_jax.data.settings import DataSettings, Weighting
 from ebt_jax.report.tables import dataset_table, listing, mixture_table
 
@@ -55,7 +54,7 @@ def main() -> None:
 
 
 def _sample(name: str) -> Sample:
-    folder = find_folder(_DATA_DIR.value, name)
+    folder = find_dataset(_DATA_DIR.value, name)
     return sample(folder, describe(folder), _SPLIT.value, _EPISODES.value, _SEED.value)
 
 

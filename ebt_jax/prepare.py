@@ -30,23 +30,35 @@ def main() -> None:
     from ebt_jax.data import jobs
     from ebt_jax.data.array_record import to_array_record
     from ebt_jax.data.beam import on_beam
-    from ebt_jax.data.faults import OnBad
-    from ebt_jax.data.folder import find_folder
+    from ebt_jax.data.faults import OnBad, at_once
+    from ebt_jax.data.folder import Folder
     from ebt_jax.data.index import open_index
-    from ebt_jax.data.oxe import describe
+    from ebt_jax.data.oxe import describe, find_dataset
+    from ebt_jax.data.scan import check_features
     from ebt_jax.data.settings import DataSettings
+    from ebt_jax.data.standardize import Entry
 
     settings, on_bad = DataSettings(DATA_DIR.value, MIXTURE.value, proprio=tuple(PROPRIO.value)), cast(OnBad, ON_BAD.value)
     runner = on_beam(BEAM.value) if BEAM.value else None if PROCESSES.value < 0 else jobs.choose(0, 0, PROCESSES.value)
-    for name in cli.progress(settings.weights, len(settings.weights), "datasets", every=1):
-        folder = find_folder(settings.data_dir, name)
-        if ARRAY_RECORD.value:
+
+    def find(name: str) -> Folder:
+        return find_dataset(settings.data_dir, name)
+
+    def find_described(name: str) -> tuple[Folder, Entry]:
+        folder = find(name)
+        entry = describe(folder)
+        entry = entry._replace(spec=entry.spec.show(settings.proprio))
+        check_features(folder, entry)
+        return folder, entry
+
+    names = settings.weights
+    if ARRAY_RECORD.value:
+        for folder in cli.progress(at_once(find, names), len(names), "datasets", every=1):
             print(to_array_record(folder, ARRAY_RECORD.value, runner))
-            continue
+        return
+    for folder, entry in cli.progress(at_once(find_described, names), len(names), "datasets", every=1):
         held = [split for split in folder.splits if folder.num_records(split)] or ["train"]
         for split in sorted(held, key=lambda split: split == "train"):
-            entry = describe(folder)
-            entry = entry._replace(spec=entry.spec.show(settings.proprio))
             print(open_index(folder, split, entry, CACHE_DIR.value, on_bad, runner, PARTS_DIR.value).cache)
 
 

@@ -1,5 +1,6 @@
 """What cannot be written whole leaves what was there."""
 
+import os
 import resource
 
 import pytest
@@ -18,6 +19,22 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_text() == "first\n"
+    assert [one.name for one in path.parent.iterdir()] == ["results.json"]
     write_whole(path, "third\r\n")
     assert path.read_bytes() == b"third\r\n"
     assert [one.name for one in path.parent.iterdir()] == ["results.json"]
+
+
+def test_two_that_write_at_once_do_not_meet(tmp_path, monkeypatch):
+    """The second begins and ends while the first has written and not yet renamed."""
+    path, fsync = tmp_path / "results.json", os.fsync
+
+    def meanwhile(file):
+        monkeypatch.setattr(os, "fsync", fsync)
+        write_whole(path, "second\n" * 2)
+        assert path.read_text() == "second\n" * 2
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write_whole(path, "first\n")
+    assert path.read_text() == "first\n"
+    assert list(tmp_path.iterdir()) == [path]

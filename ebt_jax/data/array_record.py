@@ -16,7 +16,7 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from ebt_jax.data import jobs, records, remote
 from ebt_jax.data.folder import Folder, Shard
 from ebt_jax.data.spec import SPEC_FILE
-from ebt_jax.whole import settle
+from ebt_jax.whole import settle, write_whole
 
 FILES = ("features.json", SPEC_FILE)
 """What is copied beside the shards, where it is there."""
@@ -47,7 +47,7 @@ def to_array_record(folder: Folder, output: str | os.PathLike[str], runner: jobs
         return target
     target.mkdir(parents=True, exist_ok=True)
     tasks = [
-        Task(shard, folder.file_format, str(target / f"{folder.name}-{split}.array_record-{number:05d}-of-{len(shards):05d}"))
+        Task(shard, folder.file_format, str(target / f"{folder.stem}-{split}.array_record-{number:05d}-of-{len(shards):05d}"))
         for split, shards in folder.splits.items()
         for number, shard in enumerate(shards)
     ]
@@ -57,8 +57,8 @@ def to_array_record(folder: Folder, output: str | os.PathLike[str], runner: jobs
         pass
     for name in FILES:
         if remote.exists(folder.path / name):
-            (target / name).write_text(remote.read_text(folder.path / name))
-    (target / "dataset_info.json").write_text(json.dumps(info, indent=2))
+            write_whole(target / name, remote.read_text(folder.path / name))
+    write_whole(target / "dataset_info.json", json.dumps(info, indent=2))
     return target
 
 

@@ -45,14 +45,14 @@ class Dataset:
     @functools.cached_property
     def validation(self) -> Split:
         """The held-out episodes, or with validation_fraction 0 the dataset's own; there may be none."""
-        settings, name = self.settings, self.folder.name
+        settings = self.settings
         if settings.validation_fraction > 0 or settings.validation_folds:
-            return self._filtered(validation_split(self.train.index, name, settings))
+            return self._filtered(validation_split(self.train.index, self.folder.stem, settings))
         own = next((split for split in OWN_VALIDATION if self.folder.num_records(split)), None)
         if own is None:
             return Split(self.train.index, self.train.index.episodes[:0])
         index = _index(self.folder, own, self.entry, settings)
-        return self._filtered(own_validation_split(index, self.train.index, name))
+        return self._filtered(own_validation_split(index, self.train.index, self.folder.name))
 
     def _filtered(self, split: Split) -> Split:
         """The split by the rules that the training episodes followed."""
@@ -73,7 +73,7 @@ class Dataset:
 
 def open_dataset(folder: Folder, entry: Entry, settings: DataSettings, weight: float) -> Dataset:
     """Indexes the folder where that is not done yet, leaves out what is to be, and takes the statistics of what trains."""
-    whole = train_split(_index(folder, "train", entry, settings), folder.name, settings)
+    whole = train_split(_index(folder, "train", entry, settings), folder.stem, settings)
     before = make_normalizer(statistics(whole, settings.index_processes).action, settings.normalization, entry.spec.action)
     train, left_out = filters.apply(settings.filters, whole, entry.spec, before)
     if len(train) == 0:

@@ -2,10 +2,13 @@
 
 import collections
 import threading
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, TypeVar
 
 from absl import logging
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 OnBad = Literal["raise", "skip"]
 EXAMPLES = 5
@@ -46,3 +49,21 @@ class Faults:
     @property
     def total(self) -> int:
         return sum(self.counts.values())
+
+
+def at_once(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """function(item) of each; what is wrong with several is said at once.
+
+    Raises FileNotFoundError where anything is missing, else ValueError where anything is refused, with the messages of both.
+    """
+    found, missing, refused = [], [], []
+    for item in items:
+        try:
+            found.append(function(item))
+        except FileNotFoundError as error:
+            missing.append(str(error))
+        except ValueError as error:
+            refused.append(str(error))
+    if missing or refused:
+        raise (FileNotFoundError if missing else ValueError)("\n".join(missing + refused))
+    return found

@@ -5,11 +5,15 @@ data_dir/bridge_dataset/1.0.0/
   dataset_info.json    splits, shards, file format
   ebt_spec.json        ours, optional: which feature is what
   bridge_dataset-train.tfrecord-00000-of-00001 ...
+
+A dataset is called what its directory is called, and has the version that the directory has: published ones were renamed after they
+were written. `droid/1.0.1` holds `droid_101-train.tfrecord-...` of version 0.0.1.
 """
 
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -59,6 +63,8 @@ class Folder:
     """One version of one dataset.
 
     Attributes:
+      name, version: of its directories, or as it was asked for; as it was written where the directories do not say.
+      stem: its name as it was written: its files begin with it, and which episodes are held out follows it wherever they are copied.
       steps: path inside a step -> feature, paths as in the records: "observation/image".
       episode: likewise, features beside the steps: "episode_metadata/file_path".
       splits: split name -> its files, in order.
@@ -67,6 +73,7 @@ class Folder:
 
     path: epath.Path
     name: str
+    stem: str
     version: str
     steps: Mapping[str, Feature]
     splits: Mapping[str, tuple[Shard, ...]]
@@ -78,17 +85,18 @@ class Folder:
         return sum(shard.num_records for shard in self.splits.get(split, ()))
 
 
-def find_folder(data_dir: str, name: str) -> Folder:
-    """The newest version of dataset `name` under `data_dir` (local, or gs:// where the machine can read it).
+def find_folder(data_dir: str, name: str, version: str = "") -> Folder:
+    """Dataset `name` under `data_dir` (local, or gs:// where the machine can read it): `version`, or the newest where that is not there.
 
-    `data_dir` may also be the dataset's own folder, or one version of it. Raises FileNotFoundError saying where it looked.
+    `data_dir` may also be the dataset's own folder, or one version of it; then `name` may also be its stem. Raises FileNotFoundError
+    saying where it looked.
     """
     root = epath.Path(data_dir).expanduser()
     if versions := _versions(root / name):
-        return read_folder(versions[-1])
+        return read_folder(_choose(versions, version))
     for versions in ([root] if remote.exists(root / "features.json") else [], _versions(root)):
-        if versions and (folder := read_folder(versions[-1])).name == name:
-            return folder
+        if versions and name in ((folder := read_folder(_choose(versions, version))).name, folder.stem):
+            return dataclasses.replace(folder, name=name)
     present = sorted(folder.name for folder in remote.folders(root))
     raise FileNotFoundError(
         f"dataset {name!r} must lie at {root / name}/VERSION/features.json, got "
@@ -102,14 +110,18 @@ def _versions(path: epath.Path) -> list[epath.Path]:
     return sorted(found, key=lambda p: [int(part) for part in p.name.split(".")])
 
 
+def _choose(versions: list[epath.Path], version: str) -> epath.Path:
+    return next((path for path in versions if path.name == version), versions[-1])
+
+
 def read_folder(path: epath.Path) -> Folder:
     """Parses features.json and dataset_info.json. Raises FileNotFoundError or ValueError naming the file and what is wrong in it."""
     tree, info = _read_json(path / "features.json"), _read_json(path / "dataset_info.json")
     try:
         features = dict(_leaves(tree, "", 0))
-        name, version = info["name"], info["version"]
+        stem, version = info["name"], info["version"]
         file_format = info.get("fileFormat", "tfrecord")
-        splits = {split["name"]: _shards(path, name, file_format, split) for split in info["splits"]}
+        splits = {split["name"]: _shards(path, stem, file_format, split) for split in info["splits"]}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} must hold features.json and dataset_info.json as TFDS writes them, got a fault at {error!r}.") from error
     steps = {key.removeprefix("steps/"): feature for key, feature in features.items() if key.startswith("steps/")}
@@ -118,7 +130,9 @@ def read_folder(path: epath.Path) -> Folder:
     if file_format not in FORMATS:
         raise ValueError(f"file format of {path} must be one of {FORMATS}, got {file_format!r}.")
     episode = {key: feature for key, feature in features.items() if not key.startswith("steps/")}
-    return Folder(path, name, version, steps, splits, file_format, episode)
+    place = path if remote.is_remote(os.fspath(path)) else path.absolute()
+    name, version = (place.parent.name, place.name) if _VERSION.fullmatch(place.name) else (stem, version)
+    return Folder(path, name, stem, version, steps, splits, file_format, episode)
 
 
 def _read_json(path: epath.Path) -> Any:
@@ -155,10 +169,10 @@ def _shape(node: Mapping[str, Any]) -> tuple[int | None, ...]:
     return tuple(None if size < 0 else size for size in sizes)
 
 
-def _shards(path: epath.Path, name: str, file_format: str, split: Mapping[str, Any]) -> tuple[Shard, ...]:
+def _shards(path: epath.Path, stem: str, file_format: str, split: Mapping[str, Any]) -> tuple[Shard, ...]:
     lengths = [int(length) for length in split["shardLengths"]]
     template = split.get("filepathTemplate", "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}")
-    for key, value in {"{DATASET}": name, "{SPLIT}": split["name"], "{FILEFORMAT}": file_format}.items():
+    for key, value in {"{DATASET}": stem, "{SPLIT}": split["name"], "{FILEFORMAT}": file_format}.items():
         template = template.replace(key, value)
     names = (template.replace("{SHARD_X_OF_Y}", f"{i:05d}-of-{len(lengths):05d}") for i in range(len(lengths)))
     return tuple(Shard(path / name, length) for name, length in zip(names, lengths, strict=True))

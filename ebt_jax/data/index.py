@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import tempfile
-import uuid
 from collections.abc import Mapping
 
 import numpy as np
@@ -24,6 +23,7 @@ from ebt_jax.data.faults import OnBad
 from ebt_jax.data.folder import Folder
 from ebt_jax.data.scan import EPISODE, check_features
 from ebt_jax.data.standardize import Entry
+from ebt_jax.whole import write_whole
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,13 +101,11 @@ def open_index(
 
 
 def keep(path: pathlib.Path, text: str) -> None:
-    """Writes a file into an index, whole or not at all; where the index is read-only, not at all."""
-    partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    """Writes a file into an index, whole or not at all; where the index is read-only or the disk is full, not at all."""
     try:
-        partial.write_text(text)
-        os.replace(partial, path)
-    except OSError:
-        logging.info("%s is not kept: the folder is read-only", path)
+        write_whole(path, text)
+    except OSError as error:
+        logging.info("%s is not kept: %s", path, error)
 
 
 def _roots(path: epath.Path, cache_dir: str) -> list[pathlib.Path]:

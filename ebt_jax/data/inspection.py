@@ -370,4 +370,4 @@ def held_out_share(found: Sample, settings: DataSettings) -> float:
     episodes = np.zeros(len(found.episodes), EPISODE)
     episodes["checksum"] = [episode.checksum for episode in found.episodes]
     index = Index(episodes, {}, (), (), found.folder.file_format, pathlib.Path())
-    return float(held_out(index, found.folder.name, settings).mean())
+    return float(held_out(index, found.folder.stem, settings).mean())

@@ -4,7 +4,7 @@ import dataclasses
 import fnmatch
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Int, UInt64
 from ebt_jax.data import union
 from ebt_jax.data.batches import gather
 from ebt_jax.data.dataset import Dataset, open_dataset
-from ebt_jax.data.faults import Faults
-from ebt_jax.data.folder import Folder, find_folder
-from ebt_jax.data.order import BLOCK
-from ebt_jax.data.oxe import describe
+from ebt_jax.data.faults import Faults, at_once
+from ebt_jax.data.folder import Folder
+from ebt_jax.data.oxe import describe, find_dataset
+from ebt_jax.data.scan import check_features
 from ebt_jax.data.settings import DataSettings
 from ebt_jax.data.spec import DatasetSpec
 from ebt_jax.data.splits import OWN_VALIDATION, Split, rule
@@ -172,7 +172,7 @@ class Mixture:
             spec, steps = dataset.entry.spec, len(dataset.train)
             rows.append(
                 (
-                    spec.name,
+                    dataset.folder.name,
                     dataset.folder.version,
                     f"{dataset.weight:.3f}",
                     f"{dataset.statistics.num_episodes:,}",
@@ -255,13 +255,10 @@ def open_mixture(settings: DataSettings) -> Mixture:
     settings = with_tokenizer(settings)
     described = _describe(settings)
     wordings, faults = read_wordings(settings.paraphrases), Faults() if settings.on_bad == "skip" else None
-    if settings.weighting == "given":
-        _check_shares(settings.weights, settings.windows_per_visit)
     opened = [open_dataset(folder, entry, settings, weight) for folder, entry, weight in described]
     if settings.weighting == "transitions":
         total = sum(dataset.weight * len(dataset.train) for dataset in opened)
         opened = [dataclasses.replace(dataset, weight=dataset.weight * len(dataset.train) / total) for dataset in opened]
-        _check_shares({dataset.folder.name: dataset.weight for dataset in opened}, settings.windows_per_visit)
     main = _heaviest(opened)
     specs = [dataset.entry.spec for dataset in opened]
     if settings.combine == "union":
@@ -307,36 +304,23 @@ def episodes(mixture: Mixture, split: str) -> Iterator[Episode]:
 
 def _describe(settings: DataSettings) -> list[tuple[Folder, Entry, float]]:
     """Every dataset's folder and meaning, before anything is read; what is wrong with several is said at once."""
-    found, missing, refused, names = [], [], [], set[str]()
-    for name, weight in settings.weights.items():
-        try:
-            folder = find_folder(settings.data_dir, name)
-            entry = describe(folder)
-            names |= {dimension.name for dimension in entry.spec.proprio}
-            found.append((folder, entry._replace(spec=entry.spec.show(settings.proprio)), weight))
-        except FileNotFoundError as error:
-            missing.append(str(error))
-        except ValueError as error:
-            refused.append(str(error))
-    if missing:
-        raise FileNotFoundError("\n".join(missing))
-    if refused:
-        raise ValueError("\n".join(refused))
+
+    def find(name: str) -> tuple[Folder, Entry]:
+        folder = find_dataset(settings.data_dir, name)
+        return folder, describe(folder)
+
+    whole = at_once(find, settings.weights)
+    names = {dimension.name for _, entry in whole for dimension in entry.spec.proprio}
     idle = [pattern for pattern in settings.proprio if pattern != "*" and not fnmatch.filter(names, pattern)]
     if idle:
         raise ValueError(f"proprio must be patterns of names among {sorted(names)}, got {idle}, which match none.")
-    cameras = {camera for _, entry, _ in found for camera in entry.spec.cameras}
+    cameras = {camera for _, entry in whole for camera in entry.spec.cameras}
     absent = [camera for camera in settings.cameras if camera.removeprefix(GOAL) not in cameras]
     if absent:
         raise ValueError(f"cameras must be among those of the data, {sorted(cameras)}, got {absent}.")
-    return found
-
-
-def _check_shares(shares: Mapping[str, float], together: int) -> None:
-    least = together / BLOCK
-    for name, share in shares.items():
-        if share < least:
-            raise ValueError(f"weight of {name!r} must be at least {together}/{BLOCK} of the mixture's, got {share:.2e}. Leave it out.")
+    shown = [(folder, entry._replace(spec=entry.spec.show(settings.proprio))) for folder, entry in whole]
+    at_once(lambda one: check_features(*one), shown)
+    return [(folder, entry, weight) for (folder, entry), weight in zip(shown, settings.weights.values(), strict=True)]
 
 
 def _heaviest(datasets: Sequence[Dataset]) -> int:
@@ -417,10 +401,10 @@ def _summary(spec: DatasetSpec) -> str:
 
 
 def _identities(manifest: str) -> dict[str, str]:
-    """What must stay of each dataset, or of all that have its name: not where it lies or when it was copied."""
-    found: dict[str, list[str]] = {}
+    """What must stay of each dataset: not where it lies or when it was copied."""
+    found = {}
     for tree in json.loads(manifest):
         statistics = tree["statistics"]
         counts = f"{statistics['num_episodes']} episodes of {statistics['num_transitions']} steps to train on"
-        found.setdefault(tree["name"], []).append(f"version {tree['version']}, share {tree['share']:.6g}, {counts}")
-    return {name: " and ".join(rows) for name, rows in found.items()}
+        found[tree["name"]] = f"version {tree['version']}, share {tree['share']:.6g}, {counts}"
+    return found

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 1 << 14
-"""Rows within which a mixture keeps its weights, to a row."""
+"""Rows after which a mixture has kept its weights, to a visit; to a few of them, where it has datasets of less than one in so many."""
 
 _ROUNDS = 3
+_HALVINGS = 32  # in the first 2**46 rows nothing is rounded twice, so any weight will do
 
 Integers = int | np.integer | NDArray
 
@@ -26,7 +27,7 @@ def draw(
 
     Args:
       lengths: windows in each dataset.
-      weights: sum to 1, each at least together / BLOCK.
+      weights: sum to 1, each above 0.
       together: so many rows on end hold consecutive windows of one dataset, that one visit to a record can serve; a power of two.
         An epoch then leaves out up to together - 1 windows, others each time.
     """
@@ -49,14 +50,34 @@ def draw(
 @functools.lru_cache(maxsize=16)
 def _block(block: int, weights: tuple[float, ...], seed: int, together: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Of each row in a block: its dataset, and how many rows of that dataset came before it in the run."""
-    edges = np.array([0.0, *np.cumsum(weights)[:-1], 1.0])
-    before, after = (np.diff(np.rint(edges * (n * BLOCK / together)).astype(np.int64) * together) for n in (block, block + 1))
-    groups = np.repeat(np.arange(len(weights)), after - before).reshape(-1, together)
-    datasets = groups[permute(np.arange(len(groups)), len(groups), mix(block, ~seed))].ravel()
+    before, held = _share(block, weights, BLOCK // together)
+    groups = np.repeat(np.arange(len(weights)), held)
+    datasets = np.repeat(groups[permute(np.arange(len(groups)), len(groups), mix(block, ~seed))], together)
     counts = np.zeros(BLOCK, np.int64)
     for i, first in enumerate(before):
-        counts[datasets == i] = first + np.arange(after[i] - first)
+        counts[datasets == i] = first * together + np.arange(held[i] * together)
     return datasets, counts
+
+
+def _share(block: int, weights: tuple[float, ...], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of `size` groups a block: how many of each dataset came before this one, and how many it holds.
+
+    Shares are rounded where as many blocks begin, a power of two, as hold a group of every dataset; such a span is halved, and its
+    halves, down to the block. (Rounded at every block, a dataset of less than a group a block could lose one that it had.)
+    """
+    halvings = 0
+    while min(weights) * size * 2**halvings < 1 and halvings < _HALVINGS:
+        halvings += 1
+    span, edges = block >> halvings, np.array([0.0, *np.cumsum(weights)[:-1], 1.0])
+    before, after = (np.rint(edges * (n * size * 2**halvings)).astype(np.int64) for n in (span, span + 1))
+    held = after - before
+    for halving in reversed(range(halvings)):
+        left = held // 2
+        if block >> halving & 1:
+            before, held = before + left, held - left
+        else:
+            held = left
+    return np.diff(before), np.diff(held)
 
 
 def permute(position: NDArray[np.int64], length: int, key: Integers) -> NDArray[np.int64]:

@@ -142,7 +142,7 @@ def own_validation_split(index: Index, train: Index, name: str) -> Split:
 
 
 def held_out(index: Index, name: str, settings: DataSettings) -> Bool[np.ndarray, " n"]:
-    """True for each episode of `index` that validates.
+    """True for each episode of `index` that validates; `name` is the dataset's as it was written, whatever its folder is called.
 
     With folds, the distinct episodes are ranked by their hash and every `validation_folds`-th belongs to the fold: folds are of
     equal size, disjoint, and together all episodes. With a fraction, those are held out whose hash lies below it: adding

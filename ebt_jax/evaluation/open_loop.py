@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ebt_jax.data.folder import find_folder
 from ebt_jax.data.mixture import Episode, Mixture, episodes, open_mixture
-from ebt_jax.data.oxe import describe
+from ebt_jax.data.oxe import describe, find_dataset
 from ebt_jax.data.settings import DataSettings, Filters
 from ebt_jax.policy import Policy
 from ebt_jax.specs import check_compatible
@@ -42,7 +41,7 @@ def open_dataset(policy: Policy, data_dir: str, name: str, cache_dir: str = "", 
     chosen["filters"] = Filters(**chosen.get("filters", {}))
     spec = policy.specs.observation
     state = tuple(dimension.name for dimension in spec.proprio)
-    there = {dimension.name for dimension in describe(find_folder(data_dir, name)).spec.proprio}
+    there = {dimension.name for dimension in describe(find_dataset(data_dir, name)).spec.proprio}
     settings = DataSettings(
         data_dir=data_dir,
         mixture=name,

@@ -6,8 +6,7 @@ from typing import Any
 from etils import epath
 
 from ebt_jax.data import remote
-from ebt_jax.data.folder import find_folder
-from ebt_jax.data.oxe import describe
+from ebt_jax.data.oxe import describe, find_dataset
 from ebt_jax.data.spec import DatasetSpec
 
 
@@ -19,7 +18,7 @@ def listing(data_dir: str) -> str:
     rows, notes = [["dataset", "version", "episodes", "files", "format", "Hz", "cameras", "action"]], []
     for path in sorted(remote.folders(root)):
         try:
-            folder = find_folder(data_dir, path.name)
+            folder = find_dataset(data_dir, path.name)
         except (FileNotFoundError, ValueError) as error:
             notes.append(f"{path.name}: {str(error).splitlines()[0]}")
             continue

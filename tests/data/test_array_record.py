@@ -1,5 +1,8 @@
 """ArrayRecord shards hold the same records; a conversion that was killed is no dataset yet, and goes on where it stood."""
 
+import json
+import resource
+
 import numpy as np
 import pytest
 import toy_rlds
@@ -63,6 +66,24 @@ def test_a_conversion_that_stopped_goes_on(folder, tmp_path, monkeypatch):
     rewritten = read_folder(epath.Path(to_array_record(folder, tmp_path / "out")))
     assert _records(rewritten, "train") == _records(folder, "train")
     assert written.items() <= {path: path.stat().st_mtime_ns for path in target.glob("*.array_record*")}.items()
+
+
+def test_a_description_that_no_disk_has_room_for_is_not_there(folder, tmp_path):
+    """dataset_info.json says that the conversion is complete: a beginning of it must not."""
+    info, limits = folder.path / "dataset_info.json", resource.getrlimit(resource.RLIMIT_FSIZE)
+    info.write_text(json.dumps({**json.loads(info.read_text()), "citation": "x" * 100_000}))
+    target = to_array_record(folder, tmp_path)
+    (target / "dataset_info.json").unlink()
+    before = sorted(target.iterdir())
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+        with pytest.raises(OSError, match="too large"):
+            to_array_record(folder, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(target.iterdir()) == before
+    assert to_array_record(folder, tmp_path) == target
+    assert find_folder(str(tmp_path), "toy").num_records("train") == 8
 
 
 def test_a_bucket_to_write_to_is_refused(folder, tmp_path, monkeypatch):

@@ -48,10 +48,20 @@ def test_the_home_folder_may_be_a_tilde(make_folder, tmp_path, monkeypatch):
     assert find_folder("~/data", "toy").name == "toy"
 
 
-def test_a_renamed_folder_keeps_its_own_name_inside(make_folder, tmp_path):
-    make_folder("toy", toy_rlds.STEPS, {"train": toy_rlds.shards()})
-    (tmp_path / "data" / "toy").rename(tmp_path / "data" / "mine")
-    assert find_folder(str(tmp_path / "data"), "mine").name == "toy"
+def test_a_dataset_is_called_what_its_folders_are_called(make_folder, tmp_path, monkeypatch):
+    """Whatever name and version it was written with: its files have those."""
+    path = make_folder("toy", toy_rlds.STEPS, {"train": toy_rlds.shards()}, version="0.0.1")
+    mine = path.parent.rename(tmp_path / "data" / "mine")
+    (mine / "0.0.1").rename(mine / "1.0.1")
+    monkeypatch.chdir(mine)
+    for data_dir in (tmp_path / "data", mine, mine / "1.0.1", ".", "1.0.1"):
+        folder = find_folder(str(data_dir), "mine")
+        assert (folder.name, folder.version, folder.stem) == ("mine", "1.0.1", "toy")
+        assert [shard.path.name for shard in folder.splits["train"]] == [f"toy-train.tfrecord-0000{i}-of-00002" for i in range(2)]
+        assert all(shard.path.exists() for shard in folder.splits["train"])
+    assert find_folder(str(mine), "toy").name == "toy"  # asked for by the name inside: there is no other it could be
+    with pytest.raises(FileNotFoundError, match="'toy' must lie at"):
+        find_folder(str(tmp_path / "data"), "toy")
 
 
 def test_a_missing_dataset_says_what_is_there(make_folder, tmp_path):

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import json
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from etils import epath
 
 from ebt_jax.data import build, jobs, records
 from ebt_jax.data.folder import find_folder, read_folder
-from ebt_jax.data.index import open_index
+from ebt_jax.data.index import keep, open_index
 from ebt_jax.data.oxe import describe
 from ebt_jax.data.standardize import Entry, join
 
@@ -65,6 +66,18 @@ def test_an_index_is_built_once_and_again_when_files_spec_or_conversion_change(t
         os.utime(shard, (1, 1))
         with pytest.raises(AssertionError, match="built again"):
             _open(toy)
+
+
+def test_what_cannot_be_kept_whole_is_not_kept(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        keep(tmp_path / "statistics.json", "x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+    keep(tmp_path / "statistics.json", "x" * 1000)
+    assert (tmp_path / "statistics.json").read_text() == "x" * 1000
 
 
 def test_processes_that_build_at_once_agree(toy, cache):
@@ -219,13 +232,14 @@ def test_two_processes_share_the_work_of_one_index(make_folder, cache):
     shards = [[toy_rlds.make_episode(number, 10)] for number in range(40)]
     path = make_folder("toy", toy_rlds.STEPS, {"train": shards}, toy_rlds.SPEC)
     program = f"""
-import time
+import random, sys, time, uuid
 from etils import epath
 from ebt_jax.data import build
 from ebt_jax.data.folder import read_folder
 from ebt_jax.data.index import open_index
 from ebt_jax.data.oxe import describe
 count, scan = 0, build.scan_shard
+build.uuid.uuid4 = lambda: uuid.UUID(int=40 * random.getrandbits(64) + int(sys.argv[1]))  # the first shard that it does
 def counted(*rest):
     global count
     count += 1
@@ -233,15 +247,25 @@ def counted(*rest):
     return scan(*rest)
 build.scan_shard = counted
 folder = read_folder(epath.Path({str(path)!r}))
+print("ready", flush=True)
+input()
 index = open_index(folder, "train", describe(folder))
 print(count, index.cache.name, len(index.episodes))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    builders = [subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    builders = [subprocess.Popen([sys.executable, "-c", program, first], env=environment, **pipes) for first in ("0", "20")]
+    assert [builder.stdout.readline() for builder in builders] == ["ready\n"] * 2
+    for builder in builders:
+        builder.stdin.write("\n")
+        builder.stdin.flush()
     answers = [builder.communicate(timeout=300)[0].split() for builder in builders]
     assert answers[0][1:] == answers[1][1:]
     assert answers[0][2] == "40"
-    assert 40 <= sum(int(answer[0]) for answer in answers) <= 80
+    counts = [int(answer[0]) for answer in answers]
+    assert sum(counts) >= 40
+    assert max(counts) < 40  # neither did all
+    assert sum(counts) < 60  # nor what the other had done
     assert [entry.name for entry in cache.iterdir()] == [answers[0][1]]
 
 

@@ -1,6 +1,7 @@
 """Jobs give the same results wherever they run, and their errors arrive."""
 
 import functools
+import json
 import operator
 import os
 import pathlib
@@ -71,6 +72,17 @@ def test_beam_that_is_not_there_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(ImportError, match=r"pip install 'ebt_jax\[beam\]'"):
         on_beam()
+
+
+def test_the_command_finds_all_before_it_reads_any(folder, make_folder, cache, tmp_path):
+    make_folder("unknown", toy_rlds.STEPS, {"train": toy_rlds.shards()})
+    (tmp_path / "mine.json").write_text(json.dumps(dict.fromkeys(("toy", "unknown", "absent", "gone"), 1.0)))
+    command = [sys.executable, "-m", "ebt_jax.prepare", f"--data_dir={tmp_path / 'data'}", f"--mixture={tmp_path / 'mine.json'}"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, cache.exists()) == (1, "", False)
+    for message in ("'unknown' must have an ebt_spec.json", "'absent' must lie at", "'gone' must lie at"):
+        assert message in done.stderr
 
 
 @pytest.mark.slow

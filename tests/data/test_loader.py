@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 
 import chex
 import fake_gcs
@@ -71,13 +72,21 @@ def test_hosts_share_the_batch_of_one_host(toy, settings, hosts, split):
 
 
 def test_threads_are_those_of_the_process_not_of_the_machine(toy, settings, monkeypatch):
-    """A task of Slurm's, or a container, owns a few cores of many."""
-    asked, options = [], loader.grain.ReadOptions
+    """A task of Slurm's, or a container, owns a few cores of many: three read at the same time, and never a fourth."""
+    threads, numbers, three, draw = set(), itertools.count(), threading.Barrier(3, timeout=60), loader.draw
+
+    def drawn(*arguments):
+        threads.add(threading.get_ident())
+        if next(numbers) < 3:
+            three.wait()
+        return draw(*arguments)
+
+    mixture = open_mixture(settings())
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {3, 5, 8})
     monkeypatch.setattr("os.cpu_count", lambda: 200)
-    monkeypatch.setattr(loader.grain, "ReadOptions", lambda **chosen: (asked.append(chosen), options(**chosen))[1])
-    make_loader(open_mixture(settings()), "train", 4, seed=0)
-    assert asked == [{"num_threads": 3, "prefetch_buffer_size": 5}]
+    monkeypatch.setattr(loader, "draw", drawn)
+    assert len(_take(mixture, 12)) == 12
+    assert len(threads) == 3
 
 
 def test_an_epoch_has_every_window_once(toy, settings):

@@ -159,10 +159,10 @@ def test_language_that_is_not_there_is_refused(toy, settings):
         open_mixture(settings(language="embedding"))
 
 
-def test_a_vanishing_weight_is_refused(toy, make_folder, settings):
+def test_a_share_may_be_less_than_a_visit_in_any_number_of_rows(toy, make_folder, settings):
     _second(make_folder)
-    with pytest.raises(ValueError, match="weight of 'second' must be at least 1/16384"):
-        open_mixture(settings(mixture={"toy": 1.0, "second": 1e-6}))
+    mixture = open_mixture(settings(mixture={"toy": 1.0, "second": 1e-6}, windows_per_visit=16))
+    assert next(make_loader(mixture, "train", 8, seed=0, start_step=10**6, num_threads=0)).actions.shape == (8, 4, 3)
 
 
 def test_a_bad_spec_file_is_named(toy, settings):
@@ -198,6 +198,15 @@ def test_all_that_is_missing_is_said_at_once(toy, settings):
         open_mixture(settings(mixture={"toy": 1.0, "nothing": 1.0, "neither": 1.0}))
 
 
+def test_what_is_refused_is_said_at_once_before_anything_is_read(make_folder, settings, cache):
+    make_folder("toy", toy_rlds.STEPS, {"train": toy_rlds.shards()}, toy_rlds.SPEC)
+    for name in ("left", "right"):
+        _second(make_folder, name, cameras={"primary": f"observation/{name}"})
+    with pytest.raises(ValueError, match=r"(?s)got \['observation/left'\].*got \['observation/right'\]"):
+        open_mixture(settings(mixture={"toy": 1.0, "left": 1.0, "right": 1.0}))
+    assert not cache.exists()
+
+
 def test_a_manifest_keeps_what_a_run_saw_and_notices_other_data(toy, make_folder, settings):
     _second(make_folder)
     mixture = open_mixture(settings(mixture={"toy": 1.0, "second": 3.0}))
@@ -214,13 +223,16 @@ def test_a_manifest_keeps_what_a_run_saw_and_notices_other_data(toy, make_folder
         open_mixture(settings()).check_manifest(mixture.manifest())
 
 
-def test_a_manifest_tells_folders_of_one_internal_name_apart(toy, settings, tmp_path):
+def test_a_manifest_tells_copies_of_a_dataset_apart_which_hold_out_the_same_episodes(toy, settings, tmp_path):
     shutil.copytree(toy.parent, tmp_path / "data" / "again")
-    mixture = open_mixture(settings(mixture={"toy": 1.0, "again": 1.0}))
+    mixture = open_mixture(settings(mixture={"toy": 1.0, "again": 3.0}, validation_folds=2))
     mixture.check_manifest(mixture.manifest())
     trees = json.loads(mixture.manifest())
-    trees[0]["statistics"]["num_episodes"] = 7
-    with pytest.raises(ValueError, match=r"toy: then .* 7 episodes .* and .* 8 episodes .*, now .* 8 episodes .* and .* 8 episodes"):
+    assert [(tree["name"], tree["share"]) for tree in trees] == [("toy", 0.25), ("again", 0.75)]
+    assert [line.split()[0] for line in mixture.describe().splitlines()[1:]] == ["toy", "again"]
+    assert len({part.digest for part in mixture.split("validation")}) == 1
+    trees[1]["statistics"]["num_episodes"] = 7
+    with pytest.raises(ValueError, match=r"differences:\n  again: then .* 7 episodes .*, now .* 4 episodes [^\n]*\nBring them back"):
         mixture.check_manifest(json.dumps(trees))
 
 

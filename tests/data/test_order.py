@@ -1,10 +1,14 @@
 """The order of training: a bijection every epoch, weights kept, nothing but the row and the seed decides."""
 
+import bisect
+import math
+
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+from ebt_jax.data import order
 from ebt_jax.data.order import BLOCK, draw, mix, permute
 
 GOLDEN_PERMUTATION = [3, 6, 9, 7, 8, 5, 2, 1, 4, 0]
@@ -61,6 +65,41 @@ def test_weights_hold_and_datasets_do_not_repeat_before_their_end(weights):
         mine = windows[datasets == i]
         for epoch in range(len(mine) // lengths[i]):
             assert len(np.unique(mine[epoch * lengths[i] : (epoch + 1) * lengths[i]])) == lengths[i]
+
+
+@pytest.mark.parametrize("together", [1, 16, 64])
+@pytest.mark.parametrize("share", [1e-7, 1.2e-5, 4e-4, 7.3e-3])
+def test_a_share_below_one_visit_a_block_is_kept(share, together):
+    """Wherever the dataset stands among the others: to a visit where a span of blocks ends, which grows as the share shrinks, and in
+    between to a third of one more for each time that the span is halved. Its windows come in turn."""
+    halvings = max(0, math.ceil(-math.log2(share * (BLOCK // together))))
+    for weights in ((share, 0.3, 0.7 - share), (0.3, share, 2 * share, 0.7 - 3 * share), (0.3, 0.7 - share, share)):
+        small, groups = weights.index(share), BLOCK // together
+        drawn = np.zeros(len(weights), np.int64)
+        for block in range(max(4, min(300, math.ceil(4 / (share * groups))))):
+            before, held = order._share(block, weights, groups)
+            assert (before == drawn).all()
+            assert held.min() >= 0
+            assert held.sum() == groups
+            drawn += held
+            error = np.abs(drawn - np.array(weights) * groups * (block + 1)).max()
+            assert error <= 1.001 + (halvings / 3 if (block + 1) % 2**halvings else 0)
+        late = math.ceil(3 / (share * groups))
+        assert order._share(late, weights, groups)[0][small] >= 1  # nothing is left out for ever
+        first = bisect.bisect_left(range(late), 1, key=lambda block: order._share(block + 1, weights, groups)[0][small])
+        datasets, windows = draw(np.arange(first * BLOCK, (first + 1) * BLOCK), (200,) * len(weights), weights, 3, together)
+        assert (datasets == small).sum() >= together
+        assert len(np.unique(windows[datasets == small][:together])) == together
+
+
+@pytest.mark.parametrize(("weights", "together"), [((0.7, 0.2, 0.1), 1), ((0.11, 0.013, 0.877), 16), ((1 - 1 / 256, 1 / 256), 64)])
+def test_shares_are_rounded_where_a_block_begins_if_it_holds_a_visit_of_each(weights, together):
+    """The order of mixtures that were trained on stays."""
+    edges, groups = np.array([0.0, *np.cumsum(weights)[:-1], 1.0]), BLOCK // together
+    for block in (0, 1, 2, 77, 12345):
+        before, held = order._share(block, weights, groups)
+        expected = [np.diff(np.rint(edges * (n * groups)).astype(np.int64)) for n in (block, block + 1)]
+        np.testing.assert_array_equal([before, before + held], expected)
 
 
 @hypothesis.given(st.lists(st.integers(0, 5 * BLOCK), min_size=1, max_size=40))

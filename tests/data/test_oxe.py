@@ -1,5 +1,6 @@
 """The tables of Open X-Embodiment: true to the published metadata, every fact cited, every usable dataset through the whole loader."""
 
+import json
 import pathlib
 import zlib
 
@@ -7,9 +8,10 @@ import fake_oxe
 import numpy as np
 import pytest
 
+from ebt_jax.data.array_record import to_array_record
 from ebt_jax.data.loader import make_loader
 from ebt_jax.data.mixture import TOKENS, open_mixture
-from ebt_jax.data.oxe import ENTRIES, RECORDS
+from ebt_jax.data.oxe import ENTRIES, RECORDS, find_dataset
 from ebt_jax.data.oxe.mixtures import MIXTURES
 from ebt_jax.data.oxe.record import Record
 from ebt_jax.data.oxe.table import markdown
@@ -119,6 +121,118 @@ def test_a_gripper_opens_at_what_the_page_says_opens_it(name):
     assert sum(found) == 1
 
 
+HALF = [np.sin(0.1), np.cos(0.1)]  # of a turn by 0.2
+ROWS = {
+    # From 0 (closed) to 1 (open), half open on its way: where it is going counts, as in Octo.
+    "bridge_dataset": (
+        {"action": [[0.01, -0.02, 0.03, 0.1, -0.2, 0.3, gripper] for gripper in (1.0, 0.7, 0.3, 0.0, 0.4, 1.0)]},
+        [[0.01, -0.02, 0.03, 0.1, -0.2, 0.3, gripper] for gripper in (1, 0, 0, 0, 1, 1)],
+        None,
+    ),
+    # scipy's zxy: the angles lie about z, x, y; 1 closes.
+    "dlr_edan_shared_control_converted_externally_to_rlds": (
+        {"action": [[0.1, 0.2, 0.3, 0.03, 0.01, 0.02, 1.0]], "observation/state": [[0.4, 0.5, 0.6, 0.3, 0.1, 0.2, 0.0]]},
+        [[0.1, 0.2, 0.3, 0.01, 0.02, 0.03, 0.0]],
+        [[0.4, 0.5, 0.6, 0.1, 0.2, 0.3, 0.0]],
+    ),
+    # droid/robot_ik/robot_ik_solver.py: a velocity within the unit ball is 0.075 m and 0.15 rad a step; 0 is an open gripper.
+    "droid": (
+        {
+            "action_dict/cartesian_velocity": [[1.0, 0.0, 0.0, 0.0, 0.0, 0.5], [0.0, 3.0, 4.0, -2.0, 0.0, 0.0]],
+            "action_dict/gripper_position": [[0.0], [0.75]],
+        },
+        [[0.075, 0.0, 0.0, 0.0, 0.0, 0.075, 1.0], [0.0, 0.045, 0.06, -0.15, 0.0, 0.0, 0.25]],
+        None,
+    ),
+    # Absolute poses as they are; true is open.
+    "toto": (
+        {
+            "action/world_vector": [[0.5, 0.1, 0.4], [0.6, 0.0, 0.3]],
+            "action/rotation_delta": [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]],
+            "action/open_gripper": [True, False],
+        },
+        [[0.5, 0.1, 0.4, 1.0, 2.0, 3.0, 1.0], [0.6, 0.0, 0.3, 3.0, 2.0, 1.0, 0.0]],
+        None,
+    ),
+    # Events: 1 closes, -1 opens, 0 leaves it; the first one closes, so it was open.
+    "jaco_play": (
+        {
+            "action/world_vector": [[0.2, 0.0, -0.1]] * 6,
+            "action/gripper_closedness_action": [[0.0], [1.0], [0.0], [-1.0], [0.0], [1.0]],
+        },
+        [[0.2, 0.0, -0.1, opening] for opening in (1, 0, 0, 1, 1, 0)],
+        None,
+    ),
+    # A quaternion x, y, z, w, here a turn by 0.2 about z, and about x; -1 is open.
+    "furniture_bench_dataset_converted_externally_to_rlds": (
+        {"action": [[0.01, 0.02, 0.03, 0.0, 0.0, *HALF, -1.0], [0.0, 0.0, 0.0, HALF[0], 0.0, 0.0, HALF[1], 1.0]]},
+        [[0.01, 0.02, 0.03, 0.0, 0.0, 0.2, 1.0], [0.0, 0.0, 0.0, 0.2, 0.0, 0.0, 0.0]],
+        None,
+    ),
+    # The first of ten waypoints, as a change of position and of the rotation vector; 1 is closed.
+    "bc_z": (
+        {
+            "action/future/xyz_residual": [[0.01, 0.02, 0.03] + [9.0] * 27] * 3,
+            "action/future/axis_angle_residual": [turn + [9.0] * 27 for turn in ([0.0, 0.0, 0.25], [-0.2, 0.0, 0.0], [0.0, -0.3, 0.0])],
+            "action/future/target_close": [[1] + [0] * 9, [0] + [1] * 9, [0] + [1] * 9],
+            "observation/present/axis_angle": [[0.0, 0.0, 1.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]],
+        },
+        [
+            [0.01, 0.02, 0.03, 0.0, 0.0, 0.25, 0.0],
+            [0.01, 0.02, 0.03, -0.2, 0.0, 0.0, 1.0],
+            [0.01, 0.02, 0.03, 0.0, -0.3, 0.0, 1.0],
+        ],
+        None,
+    ),
+    # Targets within [-1, 1] are 0.1 m and 0.1 rad; the gripper's goes from -1 (closed) to 1 (open).
+    "maniskill_dataset_converted_externally_to_rlds": (
+        {"action": [[1.0, -0.5, 0.0, 0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]]},
+        [[0.1, -0.05, 0.0, 0.0, 0.0, 0.05, 0.75], [0.0] * 7],
+        None,
+    ),
+    # Millimetres and degrees; 1 is read as open; the last number ends the episode.
+    "ucsd_kitchen_dataset_converted_externally_to_rlds": (
+        {"action": [[200.0, -100.0, 300.0, 180.0, -90.0, 45.0, 1.0, 9.0], [0.0] * 8]},
+        [[0.2, -0.1, 0.3, np.pi, -np.pi / 2, np.pi / 4, 1.0], [0.0] * 7],
+        None,
+    ),
+    # Seven joint velocities first, an end of the episode last; differences of angles jump by 2 pi; -1 is closed.
+    "nyu_franka_play_dataset_converted_externally_to_rlds": (
+        {"action": [[9.0] * 7 + [0.01, 0.02, 0.03, 2 * np.pi - 0.1, 0.2, 0.3 - 2 * np.pi, gripper, 9.0] for gripper in (-1.0, 1.0)]},
+        [[0.01, 0.02, 0.03, -0.1, 0.2, 0.3, opening] for opening in (0, 1)],
+        None,
+    ),
+    # Its gripper is not commanded: the state's seventh number, 1 = closed, is taken.
+    "berkeley_fanuc_manipulation": (
+        {
+            "action": [[0.01, -0.01, 0.0, 0.02, -0.02, 0.0]] * 2,
+            "observation/state": [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, closed] + [9.0] * 6 for closed in (1.0, 0.0)],
+        },
+        [[0.01, -0.01, 0.0, 0.02, -0.02, 0.0, opening] for opening in (0, 1)],
+        [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, closed] for closed in (1.0, 0.0)],
+    ),
+}
+"""Steps as the dataset's documentation says they are stored -> its action, and its state where that is converted, by hand."""
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_is_stored_becomes_what_its_documentation_says(name):
+    stored, action, state = ROWS[name]
+    entry = ENTRIES[name] if state else ENTRIES[name]._replace(spec=ENTRIES[name].spec.show(()))
+    found = entry.standardize(entry.spec, {feature: np.array(rows) for feature, rows in stored.items()})
+    np.testing.assert_allclose(found[0], action, atol=1e-6)
+    if state:
+        np.testing.assert_allclose(found[1], state, atol=1e-6)
+
+
+def test_every_conversion_that_the_tables_name_is_among_these():
+    def named(names):
+        specs = [ENTRIES[name].spec for name in names]
+        return {conversion.what for spec in specs for conversion in (*spec.action_conversions, *spec.proprio_conversions)}
+
+    assert named(ROWS) == named(ENTRIES)
+
+
 def test_published_mixtures_name_known_datasets():
     octo = MIXTURES["octo/oxe_magic_soup"]
     assert len(octo) == 25
@@ -141,6 +255,7 @@ def test_a_dataset_that_is_not_for_control_is_refused_with_the_reason(published,
 
 @pytest.mark.parametrize("name", USABLE)
 def test_a_dataset_with_the_published_features_goes_through_the_loader(name, published, make_folder, settings):
+    """Every stored number arrives where the conversions find it; what they make of it is held to documents above."""
     record, facts = RECORDS[name], published[name]
     tree, episodes = fake_oxe.fake(record, facts)
     make_folder(name, tree, {"train": [episodes]}, version=facts.version, beside=fake_oxe.beside(record))
@@ -176,6 +291,57 @@ def test_a_dataset_with_the_published_features_goes_through_the_loader(name, pub
     ids, mask = tokenize(fake_oxe.TASK, TOKENS)
     np.testing.assert_array_equal(tokens.observation.language[0], ids)
     np.testing.assert_array_equal(tokens.observation.language_mask[0], mask)
+
+
+def _renamed(path, name, version):
+    """A dataset's folders under other names than it was written with."""
+    dataset = path.parent.rename(path.parent.parent / name)
+    return (dataset / path.name).rename(dataset / version)
+
+
+def test_droid_opens_as_it_is_published(published, make_folder, settings, tmp_path, caplog):
+    """`droid/1.0.1` was written as `droid_101` 0.0.1; rewritten as ArrayRecord it is `droid` 1.0.1 still."""
+    tree, episodes = fake_oxe.fake(RECORDS["droid"], published["droid"])
+    beside = fake_oxe.beside(RECORDS["droid"])
+    path = _renamed(make_folder("droid_101", tree, {"train": [episodes]}, version="0.0.1", beside=beside), "droid", "1.0.1")
+    assert any(file.name.startswith("droid_101-train.tfrecord") for file in path.iterdir())
+    with caplog.at_level("WARNING"):
+        mixture = open_mixture(settings(mixture="droid"))
+    assert [(tree["name"], tree["version"]) for tree in json.loads(mixture.manifest())] == [("droid", "1.0.1")]
+    assert mixture.specs.action.dimensions == RECORDS["droid"].action
+    assert not [record for record in caplog.records if "what is known" in record.message]
+
+    to_array_record(find_dataset(str(tmp_path / "data"), "droid"), tmp_path / "fast")
+    rewritten = open_mixture(settings(mixture="droid", data_dir=str(tmp_path / "fast")))
+    assert rewritten.main.folder.file_format == "array_record"
+    rewritten.check_manifest(mixture.manifest())
+
+
+def test_a_dataset_in_a_folder_of_another_name_is_known_by_its_own(published, make_folder, settings):
+    """Also where that other name is a known dataset's, whose actions it does not have."""
+    tree, episodes = fake_oxe.fake(RECORDS["utaustin_mutex"], published["utaustin_mutex"])
+    for name in ("mine", "toto"):
+        _renamed(make_folder("utaustin_mutex", tree, {"train": [episodes]}, version="0.1.0"), name, "0.1.0")
+        mixture = open_mixture(settings(mixture=name))
+        assert mixture.specs.action.dimensions == RECORDS["utaustin_mutex"].action
+        assert mixture.main.folder.name == name
+
+
+def test_the_version_that_is_known_is_taken_before_a_newer_one(published, make_folder, settings, tmp_path, caplog):
+    """`bc_z` has 0.1.0, which the record is of, and a later version that is reported broken."""
+    tree, episodes = fake_oxe.fake(RECORDS["bc_z"], published["bc_z"])
+    known, newer = (make_folder("bc_z", tree, {"train": [episodes]}, version=version) for version in ("0.1.0", "1.0.1"))
+    assert find_dataset(str(tmp_path / "data"), "bc_z").version == open_mixture(settings(mixture="bc_z")).main.folder.version == "0.1.0"
+    assert find_dataset(str(newer), "bc_z").version == "1.0.1"  # chosen by whoever names its folder
+    assert not [record for record in caplog.records if "what is known" in record.message]
+
+    (newer / "ebt_spec.json").write_text(RECORDS["bc_z"].spec().to_json())
+    assert find_dataset(str(tmp_path / "data"), "bc_z").version == "1.0.1"  # and whoever describes it
+    (newer / "ebt_spec.json").unlink()
+    known.rename(known.with_name("0.0.9"))
+    with caplog.at_level("WARNING"):
+        assert open_mixture(settings(mixture="bc_z")).main.folder.version == "1.0.1"
+    assert "bc_z: what is known holds for version 0.1.0, this is 1.0.1" in caplog.text
 
 
 def test_the_documented_table_is_the_one_in_the_code():

@@ -2,6 +2,8 @@
 
 import pytest
 
+from ebt_jax.data.folder import find_folder
+from ebt_jax.data.oxe import describe
 from ebt_jax.data.settings import DataSettings, bundled_sample_dir
 
 
@@ -52,4 +54,7 @@ def test_a_mixture_has_a_published_name_or_a_file_of_its_own(tmp_path):
 
 
 def test_the_sample_comes_with_the_package():
-    assert bundled_sample_dir().endswith("ebt_jax/sample")
+    folder = find_folder(bundled_sample_dir(), "metaworld_pick_place_v3")
+    assert folder.num_records("train") == 100
+    assert all(shard.path.exists() for shards in folder.splits.values() for shard in shards)
+    assert describe(folder).spec.name == folder.name
