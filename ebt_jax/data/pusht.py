@@ -7,7 +7,7 @@ Source: Chi et al., Diffusion Policy (arXiv 2303.04137), and its repository's `e
 """
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -87,9 +87,10 @@ def pusht_zarr(path: str, name: str = "", spec: DatasetSpec | None = None) -> Co
     ends = np.asarray(zarr.open_array(folder / "meta" / "episode_ends", mode="r"))
     columns = [zarr.open_array(folder / "data" / key, mode="r") for key in ("img", "state", "action")]
 
-    def episodes() -> Iterator[Demonstration]:
-        for index, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            images, state, actions = (np.asarray(column[int(start) : int(end)]) for column in columns)
+    def read(numbers: Sequence[int]) -> Iterator[Demonstration]:
+        for index in numbers:
+            start, end = int(ends[index - 1]) if index else 0, int(ends[index])
+            images, state, actions = (np.asarray(column[start:end]) for column in columns)
             pictures = images.astype(np.uint8)
             if not np.array_equal(pictures, images):
                 raise ValueError(f"images of episode {index} must be whole numbers in [0, 255], got {images.min()} to {images.max()}.")
@@ -120,5 +121,5 @@ def pusht_zarr(path: str, name: str = "", spec: DatasetSpec | None = None) -> Co
         source="pusht_cchi_v7_replay.zarr of Diffusion Policy (arXiv 2303.04137), github.com/real-stanford/diffusion_policy",
     )
     return Conversion(
-        known, episodes(), len(ends), "Human demonstrations of PushT, from the replay buffer of Diffusion Policy, which has 206."
+        known, read, range(len(ends)), "Human demonstrations of PushT, from the replay buffer of Diffusion Policy, which has 206."
     )

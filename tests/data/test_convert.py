@@ -22,7 +22,7 @@ def first_two(test_data: pathlib.Path) -> list[Demonstration]:
 
 
 def test_every_episode_is_announced(test_data: pathlib.Path) -> None:
-    assert pusht_zarr(str(test_data / ZARR)).num_episodes == 206
+    assert pusht_zarr(str(test_data / ZARR)).numbers == range(206)
 
 
 def test_numbers_and_pixels_are_those_of_the_source(test_data: pathlib.Path, first_two: list[Demonstration]) -> None:
@@ -88,7 +88,7 @@ def test_features_of_a_record_are_in_order_of_name(test_data: pathlib.Path, firs
 
 def test_some_of_the_episodes(test_data: pathlib.Path, first_two: list[Demonstration]) -> None:
     chosen = pusht_zarr(str(test_data / ZARR)).select([1])
-    assert chosen.num_episodes == 1
+    assert chosen.numbers == [1]
     (second,) = itertools.islice(chosen.episodes, 1)
     np.testing.assert_array_equal(second.actions, first_two[1].actions)
     with pytest.raises(ValueError, match=r"episodes must be among 0 to 205, got \[206\]"):
