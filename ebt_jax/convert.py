@@ -27,7 +27,7 @@ def main() -> None:
     conversion = SOURCES[_SOURCE.value](_INPUT.value, _NAME.value, spec)
     if _EPISODES.value:
         conversion = conversion.select(_numbers(_EPISODES.value))
-    episodes = cli.progress(conversion.episodes, conversion.num_episodes, "episodes")
+    episodes = cli.progress(conversion.episodes, len(conversion.numbers), "episodes")
     print(write_rlds(_OUTPUT.value, conversion.spec, episodes, conversion.description))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -13,7 +14,7 @@ from ebt_jax.specs import ActionDimension
 Mode = Literal["quantile", "mean_std", "min_max"]
 
 QUANTILE_REACH = 5.0
-"""Under quantile normalisation no action lies farther out, as at Octo: a few wrong numbers of a dataset reach hundreds."""
+"""Under quantile normalisation no number lies farther out, as at Octo: a few wrong ones of a dataset reach hundreds."""
 
 _FIELDS = ("mean", "std", "min", "max", "q01", "q99")
 
@@ -74,15 +75,16 @@ class Statistics:
 
 
 class Normalizer(NamedTuple):
-    """The affine map between robot units and the network's, one entry a dimension."""
+    """The affine map between robot units and the network's, one entry a dimension, and how far from 0 the network is shown a number."""
 
     shift: Float[Array | np.ndarray, " d"]
     scale: Float[Array | np.ndarray, " d"]
+    reach: float = math.inf
 
 
 def resolution(statistics: VectorStatistics) -> NDArray[np.float64]:
     """Half the range below which a dimension counts as constant, robot units: 1e-4 of its magnitude, at least 1e-6."""
-    return np.maximum(1e-4 * np.maximum(np.abs(statistics.min), np.abs(statistics.max)), 1e-6)
+    return _floor(np.maximum(np.abs(statistics.min), np.abs(statistics.max)))
 
 
 def constant(statistics: VectorStatistics) -> NDArray[np.bool_]:
@@ -95,36 +97,53 @@ def make_normalizer(statistics: VectorStatistics, mode: Mode, dimensions: tuple[
 
     quantile: 1 % and 99 % to -1 and 1; min_max: the extremes; mean_std: one standard deviation to 1. Grippers among
     `dimensions` always map [0, 1] to [-1, 1], whatever the data did with them. A dimension that never moves would get
-    scale 0 and blow up the first time it does: scales have a floor of 1e-4 of the dimension's magnitude (at least 1e-6),
-    below which the dimension counts as constant and gets scale 1.
+    scale 0 and blow up the first time it does: scales have a floor of 1e-4 of the dimension's magnitude (at least 1e-6), the
+    magnitude of 1 % and 99 % under quantile. Below it the extremes set the scale, as of a dimension that moves at fewer steps
+    than the quantiles see; one whose extremes lie below their own floor counts as constant and gets scale 1.
     """
-    if mode not in get_args(Mode):
-        raise ValueError(f"normalisation must be one of {get_args(Mode)}, got {mode!r}.")
-    if mode == "mean_std":
-        shift, scale = statistics.mean, statistics.std
-    else:
-        low, high = (statistics.q01, statistics.q99) if mode == "quantile" else (statistics.min, statistics.max)
-        shift, scale = (low + high) / 2, (high - low) / 2
+    shift, scale = _bulk(statistics, mode)
     floor = resolution(statistics)
-    scale = np.where(scale < floor, np.maximum((statistics.max - statistics.min) / 2, 0.0), scale)
-    scale = np.where(scale < floor, 1.0, scale)
+    if mode == "quantile":  # whose bulk is not to be judged by what it leaves out
+        floor = _floor(np.maximum(np.abs(statistics.q01), np.abs(statistics.q99)))
+    extremes = np.where(constant(statistics), 1.0, (statistics.max - statistics.min) / 2)
+    scale = np.where(scale < floor, extremes, scale)
     gripper = np.array([dimension.kind == "gripper" for dimension in dimensions], bool)
     if gripper.size:
         shift, scale = np.where(gripper, 0.5, shift), np.where(gripper, 0.5, scale)
-    return Normalizer(np.asarray(shift, np.float32), np.asarray(scale, np.float32))
+    reach = QUANTILE_REACH if mode == "quantile" else math.inf
+    return Normalizer(np.asarray(shift, np.float32), np.asarray(scale, np.float32), reach)
+
+
+def lopsided(statistics: VectorStatistics, mode: Mode) -> NDArray[np.bool_]:
+    """Which dimensions move, but with a bulk that lies within 1e-4 of their extremes: these are faults, or the motion is rare."""
+    return ~constant(statistics) & (_bulk(statistics, mode)[1] < resolution(statistics))
+
+
+def _bulk(statistics: VectorStatistics, mode: Mode) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(shift, scale) by the mode alone."""
+    if mode not in get_args(Mode):
+        raise ValueError(f"normalisation must be one of {get_args(Mode)}, got {mode!r}.")
+    if mode == "mean_std":
+        return statistics.mean, statistics.std
+    low, high = (statistics.q01, statistics.q99) if mode == "quantile" else (statistics.min, statistics.max)
+    return (low + high) / 2, (high - low) / 2
+
+
+def _floor(magnitude: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(1e-4 * magnitude, 1e-6)
 
 
 def action_reach(statistics: VectorStatistics, mode: Mode, dimensions: tuple[ActionDimension, ...] = ()) -> float:
     """The largest magnitude of a normalised number that is trained on, at least 1: by construction 1 under min_max, beyond it otherwise."""
     if mode == "min_max":
         return 1.0
-    extremes = normalize(np.stack([statistics.min, statistics.max]), make_normalizer(statistics, mode, dimensions))
-    return max(1.0, float(np.max(np.abs(clip_actions(extremes, mode)))))
+    extremes = np.stack([statistics.min, statistics.max])
+    return max(1.0, float(np.max(np.abs(normalize_within(extremes, make_normalizer(statistics, mode, dimensions))))))
 
 
-def clip_actions(values: Float[Array | np.ndarray, "*b d"], mode: Mode) -> Float[Array | np.ndarray, "*b d"]:
-    """Normalised actions as they are trained on: within [-5, 5] under quantile, where a share of them may lie anywhere."""
-    return values.clip(-QUANTILE_REACH, QUANTILE_REACH) if mode == "quantile" else values
+def normalize_within(values: Float[Array | np.ndarray, "*b d"], normalizer: Normalizer) -> Float[Array | np.ndarray, "*b d"]:
+    """Robot units -> normalised, as a network is shown them: within [-5, 5] under quantile, where a share of them may lie anywhere."""
+    return normalize(values, normalizer).clip(-normalizer.reach, normalizer.reach)
 
 
 def normalize(values: Float[Array | np.ndarray, "*b d"], normalizer: Normalizer) -> Float[Array | np.ndarray, "*b d"]:

@@ -16,7 +16,7 @@ from ebt_jax.constraints import Constraint
 from ebt_jax.execution import WarmStart
 from ebt_jax.frames import delivered, shown_steps
 from ebt_jax.images import resize
-from ebt_jax.normalize import Normalizer, Statistics, normalize, unnormalize
+from ebt_jax.normalize import Normalizer, Statistics, normalize, normalize_within, unnormalize
 from ebt_jax.observation import check_observation
 from ebt_jax.specs import Specs
 from ebt_jax.starts import lowest, repeat, spread_descent, start_keys
@@ -279,7 +279,7 @@ class Policy:
                 seen[shown] = resize(np.asarray(observation.images[camera.name])[shown], camera.height, camera.width)
                 mask[shown] = np.asarray(observation.image_masks[camera.name])[shown] & delivered(seen[shown])
             images[camera.name], masks[camera.name] = seen, mask
-        state = normalize(np.asarray(observation.proprio, np.float32), self.proprio_normalizer)
+        state = normalize_within(np.asarray(observation.proprio, np.float32), self.proprio_normalizer)
         return observation._replace(images=images, image_masks=masks, proprio=state)
 
     @functools.cached_property

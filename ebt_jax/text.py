@@ -78,8 +78,8 @@ def _is_chinese(char: str) -> bool:
 
 def _unigram(text: str, spec: LanguageSpec) -> list[int]:
     """The split of each word that maximises the sum of log-probabilities (Kudo 2018); Unicode is normalised by NFKC."""
-    ids, scores = _scored_pieces(spec.vocabulary)
-    longest, unknown, worst = max(map(len, ids)), ids["<unk>"], min(scores) - _UNKNOWN_PENALTY
+    ids, scores, longest, worst = _scored_pieces(spec.vocabulary)
+    unknown, missing = ids["<unk>"], worst - _UNKNOWN_PENALTY
     found: list[int] = []
     for word in unicodedata.normalize("NFKC", text).split():
         word = _SPACE + word
@@ -91,7 +91,7 @@ def _unigram(text: str, spec: LanguageSpec) -> list[int]:
                 if piece is not None:
                     choices.append((best[start][0] + scores[piece], start, piece))
                 elif start == end - 1:
-                    choices.append((best[start][0] + worst, start, unknown))
+                    choices.append((best[start][0] + missing, start, unknown))
             best.append(max(choices, key=lambda choice: choice[0]))
         pieces: list[int] = []
         end = len(word)
@@ -109,9 +109,11 @@ def _pieces(vocabulary: str) -> dict[str, int]:
 
 
 @functools.lru_cache(maxsize=4)
-def _scored_pieces(vocabulary: str) -> tuple[dict[str, int], list[float]]:
+def _scored_pieces(vocabulary: str) -> tuple[dict[str, int], list[float], int, float]:
+    """Piece -> id, the score of each id, how long the longest piece is, and the worst score."""
     rows = [line.rsplit("\t", 1) for line in vocabulary.split("\n")]
-    return {piece: number for number, (piece, _) in enumerate(rows)}, [float(score) for _, score in rows]
+    ids, scores = {piece: number for number, (piece, _) in enumerate(rows)}, [float(score) for _, score in rows]
+    return ids, scores, max(map(len, ids)), min(scores)
 
 
 _TOKENIZERS: dict[str, Callable[[str, LanguageSpec], list[int]]] = {"words": _words, "wordpiece": _wordpiece, "unigram": _unigram}

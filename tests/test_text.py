@@ -1,6 +1,7 @@
 """The ids of instructions: splits whose answer is known."""
 
 import re
+import time
 import zlib
 
 import numpy as np
@@ -49,6 +50,17 @@ def test_wordpiece(text, expected):
 )
 def test_unigram(text, expected):
     assert ids(text, UNIGRAM) == expected
+
+
+def test_a_text_costs_the_same_whatever_the_vocabulary():
+    """32,100 pieces, as T5 has: going through all of them took 2 ms a text, where a soup has 56,000 texts."""
+    pieces = [*SCORED, *((f"piece{number}", -6) for number in range(32_100))]
+    spec = LanguageSpec("tokens", 8, len(pieces), "unigram", "\n".join(f"{piece}\t{score}" for piece, score in pieces))
+    assert ids("ab", spec) == [3, 8, 1]
+    begun = time.thread_time()
+    for number in range(300):
+        assert ids(f"a b {number}", spec)[:3] == [7, 3, 6]
+    assert time.thread_time() - begun < 0.2
 
 
 def test_words_hash_alike_whatever_their_case():

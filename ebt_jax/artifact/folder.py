@@ -5,9 +5,10 @@ import datetime
 import hashlib
 import json
 import logging
+import math
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +103,7 @@ def load_artifact(path: str | pathlib.Path) -> Policy:
     specs = Specs.from_json(files["specs.json"].decode())
     experiment = manifest.get("experiment")  # older artifacts have none
     normalizers = load_tensors(files["normalizers.safetensors"])
-    action, proprio = (Normalizer(normalizers[f"{part}.shift"], normalizers[f"{part}.scale"]) for part in ("action", "proprio"))
+    action, proprio = (_normalizer(normalizers, part) for part in ("action", "proprio"))
     policy = Policy(
         method=as_method(programs, specs, manifest),
         params=jax.tree.map(jnp.asarray, load_tensors(files["parameters.safetensors"])),
@@ -120,6 +121,11 @@ def load_artifact(path: str | pathlib.Path) -> Policy:
     exact = jax.default_backend() == "cpu" and not manifest["rounded"]
     golden.check(policy, load_tensors(files["golden.safetensors"]), golden.TOLERANCE if exact else golden.ROUNDED_TOLERANCE)
     return policy
+
+
+def _normalizer(tensors: Mapping[str, np.ndarray], part: str) -> Normalizer:
+    reach = tensors.get(f"{part}.reach", math.inf)  # older artifacts clip nothing
+    return Normalizer(tensors[f"{part}.shift"], tensors[f"{part}.scale"], float(reach))
 
 
 def _normalizers(policy: Policy) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """A dataset about to be written: what the reader of every other format gives."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from ebt_jax.data.spec import SPEC_FILE, DatasetSpec
@@ -9,24 +9,32 @@ from ebt_jax.data.write import Demonstration
 
 
 class Conversion(NamedTuple):
-    """What a dataset means, its episodes one by one, how many they are, and a sentence about it.
+    """What a dataset means, how episodes of it are read, which are wanted, and a sentence about it.
 
     Numbers stay as the source has them; `spec` says how they become ours, so a fact that proves wrong is corrected in one line.
+
+    Attributes:
+      read: the episodes of these numbers one by one, and nothing of any other.
+      numbers: of the episodes, from 0 as the source numbers them.
     """
 
     spec: DatasetSpec
-    episodes: Iterator[Demonstration]
-    num_episodes: int
+    read: Callable[[Sequence[int]], Iterator[Demonstration]]
+    numbers: Sequence[int]
     description: str
 
+    @property
+    def episodes(self) -> Iterator[Demonstration]:
+        """One by one, from the first."""
+        return self.read(self.numbers)
+
     def select(self, numbers: Collection[int]) -> "Conversion":
-        """Those of these numbers, counted from 0 as the source orders them. Raises ValueError for numbers that it has not, or none."""
+        """Those of these numbers. Raises ValueError for numbers that are not there, or none."""
         wanted = set(numbers)
-        unknown = sorted(wanted - set(range(self.num_episodes)))
+        unknown = sorted(wanted - set(self.numbers))
         if unknown or not wanted:
-            raise ValueError(f"episodes must be among 0 to {self.num_episodes - 1}, got {unknown or 'none'}.")
-        kept = (episode for number, episode in enumerate(self.episodes) if number in wanted)
-        return self._replace(episodes=kept, num_episodes=len(wanted))
+            raise ValueError(f"episodes must be among 0 to {len(self.numbers) - 1}, got {unknown or 'none'}.")
+        return self._replace(numbers=sorted(wanted))
 
 
 def dataset_name(text: str) -> str:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from absl import logging
 
 from ebt_jax.data import filters, jobs
 from ebt_jax.data.folder import Folder
@@ -11,8 +13,8 @@ from ebt_jax.data.settings import DataSettings
 from ebt_jax.data.splits import OWN_VALIDATION, Split, own_validation_split, statistics, train_split, validation_split
 from ebt_jax.data.standardize import Entry
 from ebt_jax.data.union import Place, put
-from ebt_jax.normalize import Normalizer, Statistics, clip_actions, make_normalizer, normalize
-from ebt_jax.specs import Specs
+from ebt_jax.normalize import Mode, Normalizer, Statistics, VectorStatistics, lopsided, make_normalizer, normalize_within
+from ebt_jax.specs import ActionDimension, Dimension, Specs
 from ebt_jax.types import Batch
 
 
@@ -60,8 +62,8 @@ class Dataset:
 
     def normalize(self, batch: Batch) -> Batch:
         """Robot units -> normalised, by this dataset's statistics; what lies too far out is clipped."""
-        proprio = normalize(batch.observation.proprio, self.proprio_normalizer)
-        actions = clip_actions(normalize(batch.actions, self.action_normalizer), self.settings.normalization)
+        proprio = normalize_within(batch.observation.proprio, self.proprio_normalizer)
+        actions = normalize_within(batch.actions, self.action_normalizer)
         return batch._replace(observation=batch.observation._replace(proprio=proprio), actions=actions)
 
     def align(self, batch: Batch, specs: Specs) -> Batch:
@@ -81,9 +83,24 @@ def open_dataset(folder: Folder, entry: Entry, settings: DataSettings, weight: f
             f"filters must leave at least one window of dataset {entry.spec.name!r}, got none; they left out {dict(left_out)}. Loosen them."
         )
     found = statistics(train, settings.index_processes)
+    _warn(entry.spec.name, found.action, settings.normalization, entry.spec.action)
+    _warn(entry.spec.name, found.proprio, settings.proprio_normalization, entry.spec.proprio)
     action = make_normalizer(found.action, settings.normalization, entry.spec.action)
     proprio = make_normalizer(found.proprio, settings.proprio_normalization)
     return Dataset(folder, entry, settings, weight, train, found, action, proprio, before, left_out=left_out)
+
+
+def _warn(name: str, found: VectorStatistics, mode: Mode, dimensions: Sequence[ActionDimension | Dimension]) -> None:
+    """Of numbers that are normalised by a bulk which hardly moves, or by extremes that may be faults."""
+    scale = make_normalizer(found, mode).scale
+    for i, (dimension, odd) in enumerate(zip(dimensions, lopsided(found, mode), strict=True)):
+        kind = getattr(dimension, "kind", "state")
+        if odd and kind != "gripper":  # whose scale is fixed
+            logging.warning(
+                "%s: %s (%s) lies between %.4g and %.4g at 98 %% of the steps and reaches %.4g and %.4g: %.4g of it are 1 to the network. "
+                "Are these faults, or other units? data.filters.max_action leaves out episodes with actions beyond what it says.",
+                *(name, dimension.name, kind, found.q01[i], found.q99[i], found.min[i], found.max[i], scale[i]),
+            )
 
 
 def _index(folder: Folder, split: str, entry: Entry, settings: DataSettings) -> Index:

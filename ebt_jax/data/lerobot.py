@@ -12,11 +12,12 @@ LeRobot states names, shapes and the rate; what a number means, it does not. So 
 Source: LeRobot's datasets/dataset_metadata.py, dataset_reader.py and video_utils.py.
 """
 
+import collections
 import dataclasses
 import itertools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ def lerobot(path: str, name: str = "", spec: DatasetSpec | None = None) -> Conve
     "observation.state" becomes observation/state, "observation.images.top" observation/top. The instruction is the task of an episode's
     first row; "actions", or several "action.*" side by side in the folder's order, are written as action. Raises FileNotFoundError for a
     folder of something else, ValueError where it has no action or no `spec` says what one is, where the rate that the spec states is not
-    the folder's, or where a video lacks a row's frame; ImportError without pyarrow or PyAV.
+    the folder's, where not every episode is there as the folder counts them, or where a video lacks a row's frame; ImportError without
+    pyarrow or PyAV.
     """
     folder = pathlib.Path(path)
     if not (folder / "meta" / "info.json").is_file():
@@ -76,9 +78,14 @@ def lerobot(path: str, name: str = "", spec: DatasetSpec | None = None) -> Conve
         source=spec.source or f"LeRobot {version}, {folder.name}, robot {info.get('robot_type')}",
     )
     robot = info.get("robot_type") or "a robot"
-    return Conversion(
-        final, _episodes(folder, info, features, version), int(info["total_episodes"]), f"{robot}, from LeRobot's {folder.name}."
-    )
+    total, old = int(info["total_episodes"]), version.startswith("2")
+    held = _held(folder, total, _lengths(folder, old))
+
+    def read(numbers: Sequence[int]) -> Iterator[Demonstration]:
+        files = [path for path, there in held.items() if not there.isdisjoint(numbers)]
+        return _episodes(folder, info, features, old, files, numbers)
+
+    return Conversion(final, read, range(total), f"{robot}, from LeRobot's {folder.name}.")
 
 
 def ours(key: str) -> str:
@@ -94,12 +101,64 @@ def _short(key: str) -> str:
     return key.removeprefix("observation.").removeprefix("images.")
 
 
-def _episodes(folder: pathlib.Path, info: Mapping[str, Any], features: Mapping[str, Any], version: str) -> Iterator[Demonstration]:
-    """Episode after episode in file order; memory holds one, and one batch of rows."""
-    old = version.startswith("2")
+def _held(folder: pathlib.Path, total: int, lengths: Mapping[int, int]) -> dict[pathlib.Path, set[int]]:
+    """File of rows -> the episodes in it. Raises ValueError where they are not 0 to `total` - 1, each once and as long as is said."""
+    import pyarrow.parquet as parquet
+
+    held, parts = {}, [np.zeros(0, int)]
+    for path in sorted((folder / "data").glob("*/*.parquet")):
+        with parquet.ParquetFile(path) as file:
+            parts.append(np.array(file.read(["episode_index"])["episode_index"].to_pylist(), int).reshape(-1))
+        held[path] = set(parts[-1].tolist())
+    rows = np.concatenate(parts)
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    found, counts = rows[starts].tolist(), np.diff(starts, append=len(rows)).tolist()
+    for what, wrong in (
+        ("nothing of", sorted(set(range(total)).difference(found))),
+        ("also", sorted(set(found).difference(range(total)))),
+        ("several pieces of", sorted(number for number, times in collections.Counter(found).items() if times > 1)),
+    ):
+        if wrong:
+            raise ValueError(
+                f"{folder}/data must hold episodes 0 to {total - 1}, each once, as meta/info.json counts them, got {what} {wrong[0]}"
+                f"{f' and {len(wrong) - 1} others' if len(wrong) > 1 else ''}. Is the copy complete?"
+            )
+    for number, count in zip(found, counts, strict=True):
+        if lengths.get(number, count) != count:
+            raise ValueError(
+                f"{folder}/data must hold {lengths[number]} rows of episode {number}, as meta/episodes says, got {count}. "
+                "Is the copy complete?"
+            )
+    return held
+
+
+def _lengths(folder: pathlib.Path, old: bool) -> dict[int, int]:
+    """Episode -> how many rows it has, of those of which that is said."""
+    if old:
+        file = folder / "meta" / "episodes.jsonl"
+        lines = map(json.loads, filter(str.strip, file.read_text().splitlines())) if file.is_file() else ()
+        return {int(line["episode_index"]): int(line["length"]) for line in lines if "length" in line}
+    import pyarrow.parquet as parquet
+
+    found = {}
+    for path in sorted((folder / "meta" / "episodes").glob("*/*.parquet")):
+        if "length" in parquet.read_schema(path).names:
+            table = parquet.read_table(path, columns=["episode_index", "length"]).to_pydict()
+            found |= zip(map(int, table["episode_index"]), map(int, table["length"]), strict=True)
+    return found
+
+
+def _episodes(
+    folder: pathlib.Path,
+    info: Mapping[str, Any],
+    features: Mapping[str, Any],
+    old: bool,
+    files: Sequence[pathlib.Path],
+    numbers: Sequence[int],
+) -> Iterator[Demonstration]:
+    """Those of these numbers one after another in file order; memory holds one, and one batch of rows."""
     tasks, films = _tasks(folder, old), {} if old else _films(folder, [key for key, f in features.items() if f["dtype"] == "video"])
-    files = sorted((folder / "data").glob("*/*.parquet"))
-    for number, rows in _grouped(files, [key for key, feature in features.items() if feature["dtype"] != "video"]):
+    for number, rows in _grouped(files, [key for key, feature in features.items() if feature["dtype"] != "video"], numbers):
         length = len(rows["episode_index"])
         observations, actions = {}, []
         for key, feature in features.items():
@@ -134,8 +193,9 @@ def _vector(feature: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(feature["shape"]) or (1,)
 
 
-def _grouped(files: list[pathlib.Path], keys: list[str]) -> Iterator[tuple[int, dict[str, list]]]:
-    """(episode, column -> its rows) in file order; an episode may go on in the next batch or file."""
+def _grouped(files: Sequence[pathlib.Path], keys: list[str], numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, list]]]:
+    """(episode, column -> its rows) of the wanted in file order; an episode may go on in the next batch or file."""
+    import pyarrow as pa
     import pyarrow.parquet as parquet
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -143,7 +203,8 @@ def _grouped(files: list[pathlib.Path], keys: list[str]) -> Iterator[tuple[int, 
             with parquet.ParquetFile(path) as file:
                 wanted = [key for key in (*keys, *BOOKKEEPING) if key in file.schema_arrow.names]
                 for batch in file.iter_batches(batch_size=256, columns=wanted):
-                    yield from batch.to_pylist()
+                    mine = np.isin(np.ravel(batch.column("episode_index").to_pylist()), list(numbers))
+                    yield from batch.filter(pa.array(mine)).to_pylist()
 
     for number, group in itertools.groupby(rows(), key=lambda row: int(np.ravel(row["episode_index"])[0])):
         table = list(group)

@@ -7,7 +7,7 @@ Source: Chi et al., Diffusion Policy (arXiv 2303.04137), and its repository's `e
 """
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -70,7 +70,8 @@ def pusht_zarr(path: str, name: str = "", spec: DatasetSpec | None = None) -> Co
 
     State = agent x, y and nine keypoints of the block, computed from its pose as the simulator computes them; the pose itself
     stays beside it as `block_pose`. Images lose nothing: they hold whole numbers stored as float32. No reward was recorded, so it
-    is 0. Raises FileNotFoundError for a path without such data, ValueError for a `spec` (this data is known), ImportError without zarr.
+    is 0. Raises FileNotFoundError for a path without such data, ValueError for a `spec` (this data is known) and where a chunk is missing
+    (zarr would read it as zeros), ImportError without zarr.
     """
     folder = pathlib.Path(path)
     if spec is not None:
@@ -84,12 +85,17 @@ def pusht_zarr(path: str, name: str = "", spec: DatasetSpec | None = None) -> Co
     except ImportError as error:
         raise ImportError("source pusht_zarr needs zarr: pip install 'ebt_jax[convert]'.") from error
 
-    ends = np.asarray(zarr.open_array(folder / "meta" / "episode_ends", mode="r"))
-    columns = [zarr.open_array(folder / "data" / key, mode="r") for key in ("img", "state", "action")]
+    arrays = {key: zarr.open_array(folder / key, mode="r") for key in ("meta/episode_ends", "data/img", "data/state", "data/action")}
+    for key, array in arrays.items():
+        if array.nchunks_initialized != array.nchunks:
+            raise ValueError(f"{folder / key} must hold {array.nchunks} chunks, got {array.nchunks_initialized}. Is the copy complete?")
+    ends, *columns = arrays.values()
+    ends = np.asarray(ends)
 
-    def episodes() -> Iterator[Demonstration]:
-        for index, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            images, state, actions = (np.asarray(column[int(start) : int(end)]) for column in columns)
+    def read(numbers: Sequence[int]) -> Iterator[Demonstration]:
+        for index in numbers:
+            start, end = int(ends[index - 1]) if index else 0, int(ends[index])
+            images, state, actions = (np.asarray(column[start:end]) for column in columns)
             pictures = images.astype(np.uint8)
             if not np.array_equal(pictures, images):
                 raise ValueError(f"images of episode {index} must be whole numbers in [0, 255], got {images.min()} to {images.max()}.")
@@ -120,5 +126,5 @@ def pusht_zarr(path: str, name: str = "", spec: DatasetSpec | None = None) -> Co
         source="pusht_cchi_v7_replay.zarr of Diffusion Policy (arXiv 2303.04137), github.com/real-stanford/diffusion_policy",
     )
     return Conversion(
-        known, episodes(), len(ends), "Human demonstrations of PushT, from the replay buffer of Diffusion Policy, which has 206."
+        known, read, range(len(ends)), "Human demonstrations of PushT, from the replay buffer of Diffusion Policy, which has 206."
     )

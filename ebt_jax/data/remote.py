@@ -6,14 +6,19 @@ opened reads ahead, megabytes for one frame.
 
 import os
 import pathlib
+import time
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO, NamedTuple, cast
 
 import fsspec
+from absl import logging
 from etils import epath
 
 GAP = 1 << 18
 """Ranges of one file that lie closer than this are one request: at 30 ms a request, bytes in between cost less."""
+
+WAITS_S = (1.0, 4.0, 16.0)
+"""How long after each failure what failed is asked for again: beyond what a filesystem tries by itself, which counts no bare timeout."""
 
 
 class Range(NamedTuple):
@@ -80,18 +85,39 @@ def stamps(folder: epath.Path) -> dict[str, tuple[int, str]]:
 
 
 def read_ranges(ranges: Sequence[Range]) -> list[bytes | Exception]:
-    """The bytes of every range, in order, asked for together; an exception stands where a range cannot be read."""
+    """The bytes of every range, in order, asked for together; an exception stands where a range cannot be read.
+
+    What fails is asked for again, `WAITS_S` later, but for a file that is not there or not ours to read.
+    """
     merged, place = _coalesce(ranges)
-    if not merged:
-        return []
-    paths, starts, stops = (list(column) for column in zip(*merged, strict=True))
-    filesystem = _filesystem(paths[0])
-    blocks = filesystem.cat_ranges(paths, starts, stops, on_error="return")
+    blocks = _fetch(merged)
+    for wait in WAITS_S:
+        failed = [i for i, block in enumerate(blocks) if _may_pass(block)]
+        if not failed:
+            break
+        message = "%d ranges cannot be read, one of %s: %r; they are asked for again"
+        path, fault = merged[failed[0]].path, blocks[failed[0]]
+        logging.log_every_n_seconds(logging.WARNING, message, 60, len(failed), path, fault)
+        time.sleep(wait)
+        for i, block in zip(failed, _fetch([merged[i] for i in failed]), strict=True):
+            blocks[i] = block
     found: list[bytes | Exception] = []
     for wanted, at in zip(ranges, place, strict=True):
-        block, first = blocks[at], starts[at]
+        block, first = blocks[at], merged[at].start
         found.append(block if isinstance(block, Exception) else bytes(block[wanted.start - first : wanted.stop - first]))
     return found
+
+
+def _fetch(ranges: Sequence[Range]) -> list[bytes | Exception]:
+    if not ranges:
+        return []
+    paths, starts, stops = (list(column) for column in zip(*ranges, strict=True))
+    return _filesystem(paths[0]).cat_ranges(paths, starts, stops, on_error="return")
+
+
+def _may_pass(block: bytes | Exception) -> bool:
+    """Whether it is a failure that another try may not meet."""
+    return isinstance(block, Exception) and not isinstance(block, FileNotFoundError | PermissionError)
 
 
 def _coalesce(ranges: Sequence[Range]) -> tuple[list[Range], list[int]]:

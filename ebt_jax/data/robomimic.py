@@ -14,7 +14,7 @@ Source: robomimic's docs/datasets, robosuite's controllers/parts/arm/osc.py and 
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,10 +76,10 @@ def robomimic_hdf5(path: str, name: str = "", spec: DatasetSpec | None = None) -
         width = first["actions"].shape[1]
     found = spec or _spec(path, environment, sizes, width)
 
-    def episodes() -> Iterator[Demonstration]:
+    def read(numbers: Sequence[int]) -> Iterator[Demonstration]:
         with h5py.File(file_path) as file:
             data: Any = file["data"]
-            for demo in demos:
+            for demo in (demos[number] for number in numbers):
                 yield _demonstration(data[demo], kept, instruction, f"{file_path.name} {demo}")
 
     final = DatasetSpec(
@@ -90,7 +90,9 @@ def robomimic_hdf5(path: str, name: str = "", spec: DatasetSpec | None = None) -
             "source": found.source or f"robomimic, {file_path.name}",
         }
     )
-    return Conversion(final, episodes(), len(demos), f"{environment.get('env_name', 'Demonstrations')}, from robomimic's {file_path.name}.")
+    return Conversion(
+        final, read, range(len(demos)), f"{environment.get('env_name', 'Demonstrations')}, from robomimic's {file_path.name}."
+    )
 
 
 def osc_action(controllers: list[Mapping[str, Any]]) -> Action:

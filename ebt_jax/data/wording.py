@@ -6,6 +6,7 @@ Every choice is a hash of the sample's own number, so it does not depend on the 
 import functools
 import json
 import pathlib
+import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,6 +19,7 @@ from ebt_jax.text import tokenize
 from ebt_jax.types import Batch
 
 _LANGUAGE, _WORDING, _HIDE_LANGUAGE, _HIDE_GOAL = 1, 2, 3, 4
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class Wordings:
@@ -54,7 +56,8 @@ def tokens(
 ) -> tuple[Int[np.ndarray, "b l"], Bool[np.ndarray, "b l"]]:
     """The instruction at each row: with `keys` any of its wordings, alike, without them the one the dataset lists first."""
     chosen = index.columns["text"][rows]
-    ids, masks, starts = _tables(index, spec, wordings)
+    with _ONE_AT_A_TIME:  # a cache alone would let every thread of a loader make the first batch's tables
+        ids, masks, starts = _tables(index, spec, wordings)
     if keys is None:
         return ids[starts[chosen]], masks[starts[chosen]]
     if "paraphrases" in index.columns:

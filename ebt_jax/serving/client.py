@@ -83,4 +83,4 @@ class Client:
         if isinstance(frame, str):
             refusal = json.loads(frame)
             raise ServerError(refusal["error"], refusal["message"], refusal.get("id"))
-        return wire.decode(frame)
+        return wire.decode(frame, max_text_bytes=len(frame))  # specs may hold a tokenizer's whole vocabulary

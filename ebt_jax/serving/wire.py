@@ -23,6 +23,9 @@ MAX_AXES = 6
 MAX_VALUES = 4096
 """Values in one frame, a map's keys and values and a list's entries among them; an array's numbers are bytes and do not count."""
 
+MAX_TEXT_BYTES = 65_536
+"""Of one string that a client sends."""
+
 # Of msgpack's first byte: how many bytes follow as the value, or as its length.
 _FIXED = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
 _BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
@@ -33,14 +36,14 @@ class WireError(ValueError):
     """Bytes that are no message of ours, or a message that cannot be sent."""
 
 
-def decode(frame: bytes) -> Any:
+def decode(frame: bytes, max_text_bytes: int = MAX_TEXT_BYTES) -> Any:
     """The message in `frame`: dicts, lists, strings, numbers, None and numpy arrays (read-only views of the frame).
 
     Raises WireError for anything else, whatever the bytes are.
     """
     _check_size(frame)
     try:
-        return msgpack.unpackb(frame, object_hook=_array, raw=False, max_str_len=65_536)
+        return msgpack.unpackb(frame, object_hook=_array, raw=False, max_str_len=max_text_bytes)
     except WireError:
         raise
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:

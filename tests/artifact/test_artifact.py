@@ -37,7 +37,8 @@ def policy():
     held_out = {"validation_fraction": 0.1, "validation_folds": 0, "validation_fold": 0, "seed": 3}
     evaluation = {"suite": "pusht", "tasks": ["pusht"], "episodes": 7, "seed": 2}
     experiment = Experiment(("a", "b"), held_out, evaluation)
-    return dataclasses.replace(quadratic_policy(step_size=0.4, stiffness=0.3), experiment=experiment)
+    policy = quadratic_policy(step_size=0.4, stiffness=0.3)
+    return dataclasses.replace(policy, experiment=experiment, proprio_normalizer=policy.proprio_normalizer._replace(reach=5.0))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,12 @@ def test_everything_a_robot_needs_comes_along(policy, loaded, exported):
     assert loaded.experiment == policy.experiment
     np.testing.assert_array_equal(loaded.statistics.action.q99, policy.statistics.action.q99)
     assert json.loads((exported / MANIFEST).read_text())["platforms"] == ["cpu", "cuda", "tpu"]
+
+
+def test_a_state_far_out_is_shown_as_the_policy_shows_it(policy, loaded):
+    far = observe([[3.0, -1e6]])
+    np.testing.assert_array_equal(loaded.prepare(far).proprio, [[[3.0, -5.0]]])
+    np.testing.assert_array_equal(policy.prepare(far).proprio, [[[3.0, -5.0]]])
 
 
 def test_what_was_not_exported_is_refused(loaded, exported):

@@ -52,6 +52,7 @@ def bucket(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """gs://data is this test's data_dir, as fsspec shows a bucket."""
     monkeypatch.setattr(FakeBucket, "root", tmp_path)
     monkeypatch.setattr(FakeBucket, "reads", [])
+    monkeypatch.setattr(FakeBucket, "failures", {})
     before = dict(_registry)
     fsspec.register_implementation("gs", FakeBucket, clobber=True)
     yield FakeBucket

@@ -7,11 +7,12 @@ import fsspec
 
 
 class FakeBucket(fsspec.AbstractFileSystem):
-    """`root` is the folder that stands for gs://; `reads` are the (path, start, stop) served."""
+    """`root` is the folder that stands for gs://, `reads` the (path, start, stop) served, `failures` how many more reads of a path fail."""
 
     protocol = ("gs", "gcs")
     root = pathlib.Path()
     reads: ClassVar[list[tuple[str, int, int]]] = []
+    failures: ClassVar[dict[str, int]] = {}
     cachable = False
 
     def _local(self, path: str) -> pathlib.Path:
@@ -30,6 +31,9 @@ class FakeBucket(fsspec.AbstractFileSystem):
         return rows if detail else [row["name"] for row in rows]
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs) -> bytes:
+        if self.failures.get(path, 0) > 0:
+            self.failures[path] -= 1
+            raise TimeoutError("the bucket is busy")
         data = self._local(path).read_bytes()[start:end]
         self.reads.append((path, start or 0, (start or 0) + len(data)))
         return data

@@ -2,6 +2,7 @@
 
 import itertools
 import pathlib
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def first_two(test_data: pathlib.Path) -> list[Demonstration]:
 
 
 def test_every_episode_is_announced(test_data: pathlib.Path) -> None:
-    assert pusht_zarr(str(test_data / ZARR)).num_episodes == 206
+    assert pusht_zarr(str(test_data / ZARR)).numbers == range(206)
 
 
 def test_numbers_and_pixels_are_those_of_the_source(test_data: pathlib.Path, first_two: list[Demonstration]) -> None:
@@ -88,7 +89,7 @@ def test_features_of_a_record_are_in_order_of_name(test_data: pathlib.Path, firs
 
 def test_some_of_the_episodes(test_data: pathlib.Path, first_two: list[Demonstration]) -> None:
     chosen = pusht_zarr(str(test_data / ZARR)).select([1])
-    assert chosen.num_episodes == 1
+    assert chosen.numbers == [1]
     (second,) = itertools.islice(chosen.episodes, 1)
     np.testing.assert_array_equal(second.actions, first_two[1].actions)
     with pytest.raises(ValueError, match=r"episodes must be among 0 to 205, got \[206\]"):
@@ -106,6 +107,24 @@ def test_the_ninety_that_published_policies_were_trained_on() -> None:
     assert not validates & set(chosen)
     left = [number for number in range(206) if number not in validates]
     assert {left[i] for i in np.random.default_rng(seed=42).choice(202, size=90, replace=False)} == set(chosen)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("key", ["data/img", "data/state", "data/action", "meta/episode_ends"])
+def test_a_chunk_that_is_not_there_is_never_zeros(tmp_path: pathlib.Path, key: str, zarr_format: Literal[2, 3]) -> None:
+    import zarr
+
+    shapes = {"data/img": (9, 4, 4, 3), "data/state": (9, 5), "data/action": (9, 2)}
+    columns = {name: np.ones(shape, np.float32) for name, shape in shapes.items()} | {"meta/episode_ends": np.array([4, 9])}
+    for name, values in columns.items():
+        chunks = (3, *values.shape[1:])
+        zarr.create_array(tmp_path / name, data=values, chunks=chunks, zarr_format=zarr_format)
+    whole = list(pusht_zarr(str(tmp_path)).episodes)
+    assert [len(episode.actions) for episode in whole] == [4, 5]
+    chunk = next(file for file in sorted((tmp_path / key).rglob("*")) if file.is_file() and file.name[-1].isdigit())
+    chunk.unlink()
+    with pytest.raises(ValueError, match=rf"{key} must hold [13] chunks, got [02]. Is the copy complete"):
+        pusht_zarr(str(tmp_path))
 
 
 def test_a_folder_of_something_else_is_named(tmp_path: pathlib.Path) -> None:

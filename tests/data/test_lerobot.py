@@ -89,6 +89,8 @@ def write_folder(folder: pathlib.Path, version: str) -> pathlib.Path:
         info["video_path"] = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
         lines = [json.dumps({"task_index": i, "task": task}) for i, task in enumerate(TASKS)]
         (folder / "meta" / "tasks.jsonl").write_text("\n".join(lines))
+        lines = [json.dumps({"episode_index": i, "tasks": [TASKS[i % 2]], "length": n}) for i, n in enumerate(LENGTHS)]
+        (folder / "meta" / "episodes.jsonl").write_text("\n".join(lines))
         for i, n in enumerate(LENGTHS):
             write_parquet(folder / f"data/chunk-{i // 2:03d}/episode_{i:06d}.parquet", rows(i))
             film = folder / f"videos/chunk-{i // 2:03d}/observation.images.top/episode_{i:06d}.mp4"
@@ -105,7 +107,7 @@ def write_folder(folder: pathlib.Path, version: str) -> pathlib.Path:
         write_film(folder / "videos/observation.images.top/chunk-000/file-001.mp4", both)
         camera = "videos/observation.images.top/"
         places = {"chunk_index": [0, 0, 0], "file_index": [0, 1, 1], "from_timestamp": [0.0, 0.0, LENGTHS[1] / RATE]}
-        episodes_ = {"episode_index": [0, 1, 2], **{camera + key: values for key, values in places.items()}}
+        episodes_ = {"episode_index": [0, 1, 2], "length": LENGTHS, **{camera + key: values for key, values in places.items()}}
         write_parquet(folder / "meta/episodes/chunk-000/file-000.parquet", episodes_)
     (folder / "meta/info.json").write_text(json.dumps({**info, "features": features}))
     return folder
@@ -142,7 +144,7 @@ def test_tensorflow_datasets_and_our_loader_open_what_is_written(
     import tensorflow_datasets as tfds
 
     conversion = lerobot(str(source), "so100", SPEC)
-    assert conversion.num_episodes == 3
+    assert len(conversion.numbers) == 3
     folder = write_rlds(tmp_path, conversion.spec, found, conversion.description)
     for given, episode in zip(found, tfds.as_numpy(tfds.builder_from_directory(folder).as_dataset(split="train")), strict=True):
         steps = list(episode["steps"])
@@ -186,6 +188,60 @@ def test_films_that_nobody_places_are_not_guessed_at(tmp_path: pathlib.Path) -> 
     (folder / "meta/episodes/chunk-000/file-000.parquet").unlink()
     with pytest.raises(ValueError, match=r"meta/episodes must say where episode 0 lies in the films of observation.images.top"):
         next(lerobot(str(folder), spec=SPEC).episodes)
+
+
+@pytest.mark.parametrize(
+    ("version", "file", "got"),
+    [
+        ("v2.1", "chunk-000/episode_000001.parquet", "nothing of 1. Is the copy complete"),
+        ("v2.1", "chunk-000/*.parquet", "nothing of 0 and 1 others. Is"),
+        ("v3.0", "chunk-000/file-001.parquet", "nothing of 2. Is the copy complete"),
+    ],
+)
+def test_episodes_that_are_not_there_are_named_before_any_is_read(tmp_path: pathlib.Path, version: str, file: str, got: str) -> None:
+    folder = write_folder(tmp_path / "partial", version)
+    for path in (folder / "data").glob(file):
+        path.unlink()
+    with pytest.raises(ValueError, match=rf"partial/data must hold episodes 0 to 2, each once, .* got {got}"):
+        lerobot(str(folder), spec=SPEC)
+
+
+@pytest.mark.parametrize(("version", "file", "episode"), [("v2.1", "chunk-000/episode_000001", 1), ("v3.0", "chunk-000/file-001", 2)])
+def test_rows_that_are_missing_are_counted(tmp_path: pathlib.Path, version: str, file: str, episode: int) -> None:
+    folder = write_folder(tmp_path / "partial", version)
+    write_parquet(folder / f"data/{file}.parquet", {key: values[:-1] for key, values in rows(episode).items()})
+    said = (
+        f"must hold {LENGTHS[episode]} rows of episode {episode}, as meta/episodes says, got {LENGTHS[episode] - 1}. Is the copy complete"
+    )
+    with pytest.raises(ValueError, match=said):
+        lerobot(str(folder), spec=SPEC)
+
+
+@pytest.mark.parametrize(("number", "got"), [(0, "several pieces of 0"), (3, "also 3")])
+def test_rows_of_an_episode_that_is_there_or_that_nobody_counts_are_named(tmp_path: pathlib.Path, number: int, got: str) -> None:
+    folder = write_folder(tmp_path / "left", "v2.1")
+    write_parquet(folder / "data/chunk-001/episode_000009.parquet", rows(0) | {"episode_index": [number] * LENGTHS[0]})
+    with pytest.raises(ValueError, match=f"got {got}. Is the copy complete"):
+        lerobot(str(folder), spec=SPEC)
+
+
+@pytest.mark.parametrize(
+    ("version", "film"), [("v2.1", "chunk-000/observation.images.top/episode_000000.mp4"), ("v3.0", "*/*/file-000.mp4")]
+)
+def test_some_of_the_episodes_by_their_numbers_and_nothing_of_the_others(
+    tmp_path: pathlib.Path, found: list[Demonstration], version: str, film: str
+) -> None:
+    folder = write_folder(tmp_path / "so100_pick", version)
+    (unwanted,) = (folder / "videos").glob(film)
+    unwanted.unlink()
+    chosen = lerobot(str(folder), spec=SPEC).select([2, 1])
+    assert list(chosen.numbers) == [1, 2]
+    for episode, whole in zip(chosen.episodes, found[1:], strict=True):
+        np.testing.assert_array_equal(episode.actions, whole.actions)
+        np.testing.assert_array_equal(episode.observations["top"], whole.observations["top"])
+        assert episode.source == whole.source
+    with pytest.raises(ValueError, match=r"episodes must be among 0 to 2, got \[3\]"):
+        lerobot(str(folder), spec=SPEC).select([0, 3])
 
 
 def test_a_rate_that_contradicts_the_data_is_refused(source: pathlib.Path) -> None:

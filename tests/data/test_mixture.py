@@ -8,11 +8,13 @@ import shutil
 import numpy as np
 import pytest
 import toy_rlds
+from quadratic import quadratic_policy
 
 from ebt_jax.data.loader import make_loader
 from ebt_jax.data.mixture import episodes, open_mixture
 from ebt_jax.data.settings import Filters
 from ebt_jax.normalize import unnormalize
+from ebt_jax.policy import empty_batch
 from ebt_jax.specs import ActionDimension, Specs
 
 
@@ -60,6 +62,42 @@ def test_one_number_far_out_is_clipped_under_quantile(make_folder, settings):
     back = unnormalize(actions, mixture.action_normalizer)
     np.testing.assert_allclose(np.delete(back[:, 1], 3 * 24 + 5), np.delete(np.tile(np.arange(24), 16), 3 * 24 + 5), atol=1e-4)
     assert open_mixture(settings(normalization="mean_std", cameras=())).example_batch(384).actions.max() > 15
+
+
+def test_a_policy_sees_a_state_far_out_as_it_was_trained_on(make_folder, settings):
+    shard = [toy_rlds.make_episode(number, 24) for number in range(16)]
+    shard[3]["observation/state"][5, 1] = -1e5
+    make_folder("toy", toy_rlds.STEPS, {"train": [shard]}, toy_rlds.SPEC)
+    mixture = open_mixture(settings(proprio_normalization="quantile", cameras=(), observation_horizon=1))
+    trained_on = mixture.example_batch(384).observation.proprio
+    told = np.concatenate([episode.observation.proprio for episode in episodes(mixture, "train")])
+    policy = dataclasses.replace(quadratic_policy(), specs=mixture.specs, proprio_normalizer=mixture.proprio_normalizer)
+    observation = empty_batch(mixture.specs, len(told)).observation._replace(proprio=told)
+    np.testing.assert_array_equal(policy.prepare(observation).proprio, trained_on)
+    assert trained_on.min() == -5.0
+
+
+def test_numbers_whose_bulk_hardly_moves_are_named(make_folder, settings, caplog):
+    """The filter counts in units of the bulk, and what it leaves out is not warned of."""
+    shard = [toy_rlds.make_episode(number, 24) for number in range(16)]
+    shard[3]["action"][5, 1] = -1e6
+    shard[4]["observation/state"][:, 1] = 0
+    for episode in shard:
+        episode["observation/state"][:, 0] = 0
+    shard[5]["observation/state"][0, 0] = 0.2
+    make_folder("toy", toy_rlds.STEPS, {"train": [shard]}, toy_rlds.SPEC)
+    chosen = settings(normalization="quantile", proprio_normalization="quantile", cameras=())
+    with caplog.at_level("WARNING"):
+        mixture = open_mixture(chosen)
+    action, state = (record.message for record in caplog.records)
+    assert action.startswith("toy: step (eef_delta) lies between 0 and 23 at 98 % of the steps and reaches -1e+06 and 23: 11.5 of it are 1")
+    assert state.startswith("toy: episode (state) lies between 0 and 0 at 98 % of the steps and reaches 0 and 0.2: 0.1 of it are 1 to")
+    assert mixture.example_batch(384).actions[:24, 0, 1].std() > 0.5
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        filtered = open_mixture(dataclasses.replace(chosen, filters=Filters(max_action=5.0)))
+    assert filtered.main.left_out == {"episodes out of range": 1}
+    assert [record.message.split()[1] for record in caplog.records] == ["episode"]
 
 
 def test_the_dataset_s_own_validation_split_is_used_without_a_fraction(make_folder, settings):

@@ -1,11 +1,13 @@
 """Records come back as written; a damaged file is an error that names file and record."""
 
+import re
+
 import numpy as np
 import pytest
 import toy_rlds
 from etils import epath
 
-from ebt_jax.data import records
+from ebt_jax.data import records, remote
 from ebt_jax.data.folder import Shard
 
 RECORDS = [bytes([i]) * (100 + i) for i in range(4)]
@@ -101,6 +103,45 @@ def test_parts_of_remote_records_are_asked_for_together_and_nothing_else(tmp_pat
     assert isinstance(changed, records.CorruptRecordError)
     served = sorted((start, stop) for name, start, stop in bucket.reads if name == path)
     assert served == [(12 + 7, 12 + 18), (12 + 2 * step + 500_000, 12 + 2 * step + 500_110)]
+
+
+@pytest.mark.parametrize("failures", [1, len(remote.WAITS_S)])
+def test_a_bucket_that_is_busy_for_a_while_is_asked_again(tmp_path, bucket, monkeypatch, failures):
+    waited, paths = [], _two_shards(tmp_path)
+    monkeypatch.setattr(remote.time, "sleep", waited.append)
+    bucket.failures[paths[1]] = failures
+    assert records.read_many("tfrecord", [_whole_of(path) for path in paths]) == [[RECORDS[0]]] * 2
+    assert waited == list(remote.WAITS_S[:failures])
+    assert [path for path, _, _ in bucket.reads] == paths  # the first is not asked for again
+
+
+def test_a_bucket_that_stays_busy_is_an_error_that_says_so(tmp_path, bucket, monkeypatch):
+    waited, paths = [], _two_shards(tmp_path)
+    monkeypatch.setattr(remote.time, "sleep", waited.append)
+    bucket.failures[paths[1]] = 1_000
+    first, second = records.read_many("tfrecord", [_whole_of(path) for path in paths])
+    assert first == [RECORDS[0]]
+    assert isinstance(second, OSError)
+    assert re.search(r"gs://data/1\.tfrecord: record at 12 cannot be read: TimeoutError\('the bucket is busy'\)", str(second))
+    assert 1_000 - bucket.failures[paths[1]] == 1 + len(waited) <= 5
+
+
+def test_a_file_that_is_not_there_is_asked_for_once(bucket, monkeypatch):
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: pytest.fail("waited for nothing"))
+    (gone,) = records.read_many("tfrecord", [_whole_of("gs://data/gone")])
+    assert isinstance(gone, FileNotFoundError)
+
+
+def _two_shards(tmp_path):
+    (tmp_path / "data").mkdir()
+    for number in range(2):
+        toy_rlds.write_tfrecord(tmp_path / "data" / f"{number}.tfrecord", RECORDS)
+    return [f"gs://data/{number}.tfrecord" for number in range(2)]
+
+
+def _whole_of(path):
+    """The first record of a file."""
+    return records.Request(path, 12, [(0, len(RECORDS[0]), records.checksum(RECORDS[0]))])
 
 
 def test_a_record_that_is_damaged_is_left_out_where_that_is_reported(tmp_path):

@@ -54,7 +54,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def folder(source: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     conversion = robomimic_hdf5(str(source), "square")
-    assert conversion.num_episodes == 3
+    assert conversion.numbers == range(3)
     return write_rlds(tmp_path_factory.mktemp("written"), conversion.spec, conversion.episodes, conversion.description)
 
 

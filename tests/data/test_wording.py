@@ -1,8 +1,11 @@
 """What a sample is told depends on its own number alone: goals, wordings, what is hidden."""
 
 import collections
+import concurrent.futures
 import dataclasses
 import json
+import threading
+import time
 
 import chex
 import jax
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 import toy_rlds
 
+from ebt_jax.data import wording
 from ebt_jax.data.loader import make_loader
 from ebt_jax.data.mixture import TOKENS, open_mixture
 from ebt_jax.data.wording import read_wordings
@@ -64,6 +68,27 @@ def test_training_takes_any_wording_and_validation_the_first(told, settings, tmp
     assert sum(share.values()) == pytest.approx(1)
     example = mixture.example_batch(24)
     assert (example.observation.language == tokenize("pick it", TOKENS)[0]).all()
+
+
+def test_threads_that_want_the_same_instructions_first_have_them_tokenised_once(told, settings, monkeypatch):
+    mixture, seen = open_mixture(settings(language="tokens")), collections.Counter()
+    together = threading.Barrier(8)
+
+    def counted(text, spec):
+        seen[text] += 1
+        time.sleep(0.01)  # long enough for every thread to come
+        return tokenize(text, spec)
+
+    def ask(number):
+        together.wait()
+        return mixture.example_batch(2).observation.language
+
+    monkeypatch.setattr(wording, "tokenize", counted)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(8)))
+    np.testing.assert_array_equal(found, [[tokenize("pick it", TOKENS)[0]] * 2] * 8)
+    assert set(seen.values()) == {1}
+    assert set(seen) == set(mixture.main.train.index.texts)
 
 
 def test_hidden_instructions_leave_a_goal_and_hidden_goals_an_instruction(told, settings):

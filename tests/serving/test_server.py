@@ -24,6 +24,7 @@ from ebt_jax.serving import batcher, server, wire
 from ebt_jax.serving.client import Client, ServerError
 from ebt_jax.serving.schema import Schema
 from ebt_jax.serving.server import PolicyServer
+from ebt_jax.specs import LanguageSpec, Specs
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -61,6 +62,20 @@ def test_the_example_observation_can_be_sent_back_as_it_is(client):
     assert client.metadata["specs"]["action"]["dimensions"][0]["unit"] == "m"
     assert {"energy", "num_steps", "server_timing"} <= set(answer)
     assert {"queue_ms", "infer_ms", "total_ms", "encode_ms", "minimize_ms"} <= set(answer["server_timing"])
+
+
+def test_a_policy_with_a_tokenizers_vocabulary_is_served(serve):
+    """100 kB in one string of the specs, where a client's own may have 64."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "pick", *(f"piece{number:06d}" for number in range(8_000))]
+    language = LanguageSpec("tokens", 8, len(pieces), "wordpiece", "\n".join(pieces))
+    specs = dataclasses.replace(echo.SPECS, observation=dataclasses.replace(echo.SPECS.observation, language=language))
+    policy = dataclasses.replace(echo.echo_policy(), specs=specs)
+    with serve(policy, batch_sizes=(1,)) as port, Client(f"ws://127.0.0.1:{port}") as client:
+        assert len(language.vocabulary) > 95_000
+        assert Specs.from_json(json.dumps(client.metadata["specs"])) == specs
+        assert client.infer(client.metadata["example_observation"])["actions"].shape == (4, 2)
+        with pytest.raises(ServerError, match="bad_frame: .*exceeds max_str_len"):
+            client.infer({**echo.observation(1), "prompt": "x" * 65_537})
 
 
 def test_only_what_was_compiled_can_be_asked_for(client):

@@ -57,6 +57,13 @@ def test_every_head_of_a_value_is_counted_right(single):
     assert wire.decode(b"\xdd\0\0\0\x01\xdf\0\0\0\x01\xa1a\x07") == [{"a": 7}]
 
 
+def test_texts_are_as_long_as_the_reader_lets_them_be():
+    frame = wire.encode({"vocabulary": "x" * 65_537})
+    with pytest.raises(wire.WireError, match="one msgpack message, got ValueError: 65537 exceeds max_str_len"):
+        wire.decode(frame)
+    assert wire.decode(frame, max_text_bytes=len(frame)) == {"vocabulary": "x" * 65_537}
+
+
 def test_a_clients_array_with_byte_keys_is_read():
     np.testing.assert_array_equal(wire.decode(_array())["x"], np.zeros((2, 3), np.float32))
 

@@ -101,7 +101,7 @@ def test_a_loaded_policy_reaches_as_far(tiny_config, tmp_path):
     config = {**tiny_config, "num_steps": 1, "eval_interval": 0, "data": data, "method": {"name": "diffusion", "num_levels": 4}}
     train(config, tmp_path)
     policy = load(tmp_path)
-    seen, shift, scale = policy.statistics.action, *policy.action_normalizer
+    seen, (shift, scale, _) = policy.statistics.action, policy.action_normalizer
     farthest = max(np.abs((seen.min - shift) / scale).max(), np.abs((seen.max - shift) / scale).max())
     context = policy.method.encode(policy.params, empty_batch(policy.specs, 8).observation)
     answers = policy.method.sample(policy.params, context, jax.random.split(jax.random.key(0), 8), 1).actions
