@@ -18,7 +18,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ebt_jax.artifact import golden
-from ebt_jax.artifact.manifest import FORMAT, MANIFEST, digest, read_verified
+from ebt_jax.artifact.manifest import FORMAT, MANIFEST, digest, read_verified, this_platform
 from ebt_jax.artifact.programs import as_method, flat, lower
 from ebt_jax.methods.descent import Steered
 from ebt_jax.normalize import Normalizer, Statistics
@@ -73,6 +73,7 @@ def export_policy(
         "exported": now.isoformat(timespec="seconds"),
         "not_after": (now + LIFETIME).isoformat(timespec="seconds"),
         "platforms": list(platforms),
+        "answered_on": this_platform(),
         "rounded": any("bf16" in program.mlir_module() for program in programs.values()),
         "identity": {"sha256": policy.identity.sha256, "step": policy.identity.step, "method": policy.identity.method},
         "experiment": policy.experiment._asdict() if policy.experiment else None,
@@ -117,7 +118,8 @@ def load_artifact(path: str | pathlib.Path) -> Policy:
         experiment=Experiment(**{**experiment, "datasets": tuple(experiment["datasets"])}) if experiment else None,
     )
     _LOG.info("checking the artifact %s", path)
-    exact = jax.default_backend() == "cpu" and not manifest["rounded"]
+    answered_on = manifest.get("answered_on", "cpu")  # older artifacts do not say, and were held to a CPU's answer
+    exact = this_platform() == answered_on == "cpu" and not manifest["rounded"]
     golden.check(policy, load_tensors(files["golden.safetensors"]), golden.TOLERANCE if exact else golden.ROUNDED_TOLERANCE)
     return policy
 

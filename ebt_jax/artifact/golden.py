@@ -13,7 +13,7 @@ from ebt_jax.policy import NotFiniteError, Policy, empty_batch
 from ebt_jax.types import Observation
 
 TOLERANCE, ROUNDED_TOLERANCE = 1e-5, 1e-2
-"""Largest difference, relative to the largest number in the answer: float32 on a CPU; elsewhere, and for bfloat16."""
+"""Largest difference, relative to the largest number in the answer: float32, asked and answered on CPUs; elsewhere, and for bfloat16."""
 
 
 def ask(policy: Policy) -> dict[str, np.ndarray]:

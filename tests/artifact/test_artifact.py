@@ -62,6 +62,15 @@ def rewrite(folder, **changes):
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
+def replace(folder, name, **changes):
+    """Changes tensors of a file, and the manifest so that it does not show."""
+    save_file({**load_file(folder / name), **changes}, folder / name)
+    content = (folder / name).read_bytes()
+    manifest = json.loads((folder / MANIFEST).read_text())
+    about = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    rewrite(folder, files={**manifest["files"], name: about})
+
+
 def requests(policy, batch_size):
     start = np.full((batch_size, H, A), np.nan, np.float32)
     start[:, :3] = 0.05
@@ -176,11 +185,23 @@ def test_another_platform_is_named(copy):
 def test_an_answer_that_changed_is_noticed(copy):
     """Hashes and all are right, but the parameters are others."""
     gain = load_file(copy / "parameters.safetensors")["gain"]
-    save_file({"gain": np.asarray(1.01 * gain, np.float32)}, copy / "parameters.safetensors")
-    content = (copy / "parameters.safetensors").read_bytes()
+    replace(copy, "parameters.safetensors", gain=np.asarray(1.01 * gain, np.float32))
+    with pytest.raises(GoldenMismatchError, match="actions of the golden observation must be what it was at export"):
+        load_artifact(copy)
+
+
+def test_an_answer_from_another_kind_of_machine_is_not_held_to_the_last_digit(copy):
+    """A GPU's answer is met within 1e-2; a CPU's, and that of an older artifact, which does not say whose it is, within 1e-5."""
+    assert json.loads((copy / MANIFEST).read_text())["answered_on"] == "cpu"
+    actions = load_file(copy / "golden.safetensors")["answer/actions"]
+    replace(copy, "golden.safetensors", **{"answer/actions": np.asarray(1.001 * actions, np.float32)})
+    with pytest.raises(GoldenMismatchError, match="actions of the golden observation must be what it was at export"):
+        load_artifact(copy)
+    rewrite(copy, answered_on="cuda")
+    load_artifact(copy)
     manifest = json.loads((copy / MANIFEST).read_text())
-    about = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    rewrite(copy, files={**manifest["files"], "parameters.safetensors": about})
+    del manifest["answered_on"]
+    (copy / MANIFEST).write_text(json.dumps({**manifest, "sha256": digest(manifest)}))
     with pytest.raises(GoldenMismatchError, match="actions of the golden observation must be what it was at export"):
         load_artifact(copy)
 
