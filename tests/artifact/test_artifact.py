@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from quadratic import SCALE, A, H, keys, observe, quadratic_policy
 from safetensors.numpy import load_file, save_file
+from untrained import SPECS, untrained_policy
 
 import ebt_jax
 from ebt_jax.artifact import (
+    PLATFORMS,
     ArtifactError,
     ExpiredArtifactError,
     FutureArtifactError,
@@ -26,10 +28,15 @@ from ebt_jax.artifact import (
     load_artifact,
 )
 from ebt_jax.artifact.manifest import MANIFEST, digest
+from ebt_jax.artifact.programs import lower
 from ebt_jax.constraints import bounds
 from ebt_jax.execution import WarmStart
+from ebt_jax.mcmc import MCMC
+from ebt_jax.methods import make_method
+from ebt_jax.models import make_model, model_variant
 from ebt_jax.policy import Experiment
 from ebt_jax.stopping import Stopping
+from ebt_jax.training.trained import acting
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +109,20 @@ def test_the_artifact_keeps_the_policys_own_rule_of_rest(tmp_path):
     for how in ({}, {"warm_start": nothing}, {"constraint": free}):
         found = artifact.sample_actions(observation, keys(artifact, 2), 30, **how)
         np.testing.assert_array_equal(found.num_steps, wanted, err_msg=str(how))
+
+
+def test_what_was_trained_with_a_gpus_kernel_leaves_it_for_every_platform_without(monkeypatch):
+    """Lowering asks which platform this machine is of, and not for which it lowers."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr("ebt_jax.models.transformer.attend_fused", lambda *_: pytest.fail("a kernel that only one platform has"))
+    fused = model_variant("debug", width=16, heads=2, encoder_layers=1, decoder_layers=1, precision="bfloat16", encoder_attention="fused")
+    trained, acts = (make_method({"name": "regression"}, MCMC(), make_model(c, SPECS, "vector")) for c in (fused, acting(fused)))
+    policy = dataclasses.replace(untrained_policy("regression"), method=acts)
+    programs = lower(policy, PLATFORMS, [1])
+    assert all(set(program.platforms) == set(PLATFORMS) for program in programs.values())
+    assert "cudnn" not in programs["encode"].mlir_module()
+    with pytest.raises(pytest.fail.Exception, match="only one platform"):
+        lower(dataclasses.replace(policy, method=trained), PLATFORMS, [1])
 
 
 def test_everything_a_robot_needs_comes_along(policy, loaded, exported):
