@@ -31,7 +31,7 @@ from ebt_jax.policy import Policy
 from ebt_jax.serving import wire
 from ebt_jax.serving.batcher import BATCH_SIZES, ENERGY_SIZES, Batcher
 from ebt_jax.serving.metrics import ServerMetrics
-from ebt_jax.serving.schema import Request, RequestError, Schema
+from ebt_jax.serving.schema import Request, RequestError, Schema, left_out
 
 PROTOCOL = 1
 MAX_FRAME_BYTES = 16 * 2**20
@@ -192,6 +192,11 @@ class PolicyServer:
                 except RequestError as error:
                     await self._refuse(connection, error, error.id, "none")
                     continue
+                missing = left_out(request.observation)
+                if missing and step == 0:
+                    logging.warning(
+                        "client %d sends no %s: the policy acts without.", client, ", ".join(f"images/{name}" for name in missing)
+                    )
                 step += 1
                 task = asyncio.create_task(self._answer(connection, client, request, begun))
                 for kept in (tasks, self._answers):
