@@ -252,6 +252,12 @@ class Policy:
                 "Train one with method.name=ebt, equilibrium or contrastive."
             )
 
+    def check_steps(self, num_steps: int) -> None:
+        """Raises ValueError for a number of steps that the method's sampler does not take. Nothing is computed."""
+        context = jax.eval_shape(self.method.encode, self.params, empty_batch(self.specs).observation)
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+        jax.eval_shape(lambda *given: self.method.sample(*given, num_steps), self.params, context, keys)
+
     def sample_keys(self, seed: int, episodes: Int[np.ndarray, " b"], steps: Int[np.ndarray, " b"]) -> Keys:
         """One key per row from (seed, episode, step): the same draw in whatever batch the row comes."""
         fold = jax.vmap(lambda episode, step: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), episode), step))

@@ -43,11 +43,7 @@ def export_policy(
     Raises ValueError for unknown platforms, where `output` already holds something, and for an artifact's policy that descends.
     """
     output = pathlib.Path(output)
-    unknown = sorted(set(platforms) - set(PLATFORMS))
-    if unknown or not platforms:
-        raise ValueError(f"platforms must be among {PLATFORMS}, got {unknown or 'none'}.")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"output must be a new or empty folder, got {output}. Remove it or name another.")
+    check_export(output, platforms)
     minimize = policy.method.minimize
     if minimize is not None and not isinstance(minimize, Steered):
         raise ValueError("policy must be a run's, whose descent can be lowered, got an artifact's. Export from its checkpoint.")
@@ -90,6 +86,15 @@ def export_policy(
             (unfinished / name).write_bytes(content)
         unfinished.rename(output)
     return output
+
+
+def check_export(output: pathlib.Path, platforms: Sequence[str]) -> None:
+    """Raises ValueError for unknown platforms, and where `output` already holds something."""
+    unknown = sorted(set(platforms) - set(PLATFORMS))
+    if unknown or not platforms:
+        raise ValueError(f"platforms must be among {PLATFORMS}, got {unknown or 'none'}.")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"output must be a new or empty folder, got {output}. Remove it or name another.")
 
 
 def load_artifact(path: str | pathlib.Path) -> Policy:

@@ -50,12 +50,8 @@ class Batcher:
         sample_steps: Sequence[int] = (),
         energy_sizes: Sequence[int] = ENERGY_SIZES,
     ) -> None:
-        """`sample_steps`: beside the policy's own. Raises ValueError for sizes that are not positive and ascending."""
-        for name, sizes in (("batch_sizes", batch_sizes), ("energy_sizes", energy_sizes)):
-            if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
-                raise ValueError(f"{name} must be positive and ascending, got {tuple(sizes)}.")
-        if min(sample_steps, default=1) < 1:
-            raise ValueError(f"sample_steps must be positive, got {tuple(sample_steps)}.")
+        """`sample_steps`: beside the policy's own. Raises what `check_sizes` raises."""
+        check_sizes(batch_sizes, sample_steps, energy_sizes)
         self.sample_steps = tuple(dict.fromkeys([policy.sample_steps, *sample_steps]))
         """Numbers of sampler steps that are compiled, the policy's own first."""
         self.energy_sizes = tuple(energy_sizes) if policy.method.energy is not None else ()
@@ -216,6 +212,15 @@ class Batcher:
         size = next(size for size in self.energy_sizes if size >= count)
         actions = np.concatenate([request.actions, np.repeat(request.actions[:1], size - count, axis=0)])
         return [{"energies": np.asarray(self._policy.energy(request.observation, actions)[:count], np.float32)}]
+
+
+def check_sizes(batch_sizes: Sequence[int], sample_steps: Sequence[int], energy_sizes: Sequence[int]) -> None:
+    """Raises ValueError for sizes that are not positive and ascending, and for steps that are not positive."""
+    for name, sizes in (("batch_sizes", batch_sizes), ("energy_sizes", energy_sizes)):
+        if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
+            raise ValueError(f"{name} must be positive and ascending, got {tuple(sizes)}.")
+    if min(sample_steps, default=1) < 1:
+        raise ValueError(f"sample_steps must be positive, got {tuple(sample_steps)}.")
 
 
 def _shares(first: Request, other: Request) -> bool:

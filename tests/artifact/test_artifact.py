@@ -136,6 +136,9 @@ def test_everything_a_robot_needs_comes_along(policy, loaded, exported):
 def test_what_was_not_exported_is_refused(loaded, exported):
     with pytest.raises(ValueError, match=r"num_steps must be one of \[2, 4\], which were exported, got 3"):
         loaded.sample_actions(observe([[0, 0]]), keys(loaded, 1), 3)
+    loaded.check_steps(4)
+    with pytest.raises(ValueError, match=r"num_steps must be one of \[2, 4\], which were exported, got 3"):
+        loaded.check_steps(3)
     with pytest.raises(ValueError, match="must only act, got a call to train it"):
         loaded.method.init(jax.random.key(0), None)
     with pytest.raises(ValueError, match="ema must be True for an artifact"):
