@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from ebt_jax.artifact import MANIFEST, load_artifact
+from ebt_jax.artifact import MANIFEST, ArtifactError, load_artifact
 from ebt_jax.normalize import make_normalizer
 from ebt_jax.policy import Experiment, Identity, Policy
 from ebt_jax.types import Params
@@ -24,15 +24,23 @@ def load(path: str | pathlib.Path, *, ema: bool = True) -> Policy:
       ema: the moving average of the parameters, which is what evaluation and robots use; False takes the raw ones, of a run only.
 
     Raises CheckpointError where there is none, or where it does not fit its own configuration; ArtifactError for an artifact that must
-    not be used.
+    not be used or lies in a bucket, and where there is none and the packages that read a run are not installed.
     """
     if (pathlib.Path(path) / MANIFEST).is_file():
         if not ema:
             raise ValueError(f"ema must be True for an artifact, which holds no other parameters, got False for {path}.")
         return load_artifact(pathlib.Path(path))
-    # Orbax and the model stack, which only checkpoints need: where artifacts run they are not installed.
-    from ebt_jax.training.trained import read_trained
+    try:  # Orbax and the model stack, which only checkpoints need: where artifacts run they are not installed
+        from etils import epath
 
+        from ebt_jax.training.trained import read_trained
+    except ModuleNotFoundError as error:
+        raise ArtifactError(
+            f"policy must be an artifact, a folder on a disk with a {MANIFEST}, where the training packages are not installed (no "
+            f"{error.name}), got {path}. Correct the path or copy the whole folder; a run needs them: pip install -e ."
+        ) from error
+    if "://" in str(path) and (epath.Path(path) / MANIFEST).exists():
+        raise ArtifactError(f"an artifact must lie on a disk, got {path}. Copy the folder, or mount the bucket.")
     step, settings, specs, statistics, method, params, calibration, _ = read_trained(path, "policy", ema=ema)
     return Policy(
         method=method,

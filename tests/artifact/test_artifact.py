@@ -6,6 +6,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -242,6 +243,21 @@ def test_another_number_of_looks_is_no_mismatch_and_another_shape_is_named(polic
 def test_a_folder_that_is_no_artifact_is_said_to_be_none(tmp_path):
     with pytest.raises(ArtifactError, match="artifact must be a folder with a manifest.json"):
         load_artifact(tmp_path)
+
+
+def test_a_worker_that_finds_no_manifest_is_told_so_and_not_which_package_a_run_would_need(copy, monkeypatch):
+    for name in ("ebt_jax.training.trained", "ebt_jax.checkpoint"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    (copy / MANIFEST).unlink()
+    with pytest.raises(ArtifactError, match=r"folder on a disk with a manifest.json, .* \(no orbax.checkpoint\), got .*/artifact. Correct"):
+        ebt_jax.load(copy)
+
+
+def test_an_artifact_in_a_bucket_is_to_be_copied(copy, monkeypatch):
+    monkeypatch.setattr("etils.epath.Path", lambda path: pathlib.Path(path.replace("gs://bucket", str(copy.parent))))
+    with pytest.raises(ArtifactError, match="an artifact must lie on a disk, got gs://bucket/artifact. Copy the folder"):
+        ebt_jax.load("gs://bucket/artifact")
 
 
 def test_the_calibration_comes_along_and_what_takes_time_is_said(policy, tmp_path, caplog):
