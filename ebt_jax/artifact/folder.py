@@ -98,7 +98,7 @@ def check_export(output: pathlib.Path, platforms: Sequence[str]) -> None:
 
 
 def load_artifact(path: str | pathlib.Path) -> Policy:
-    """The policy in an artifact folder, after all its checks; it has compiled its answer to one observation, which is the golden one.
+    """The policy in an artifact folder, after all its checks; it has compiled its answers to one observation, which are the golden ones.
 
     Raises ArtifactError, of the kind that says what is wrong.
     """

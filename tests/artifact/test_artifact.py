@@ -73,6 +73,11 @@ def rewrite(folder, **changes):
 def replace(folder, name, **changes):
     """Changes tensors of a file, and the manifest so that it does not show."""
     save_file({**load_file(folder / name), **changes}, folder / name)
+    reseal(folder, name)
+
+
+def reseal(folder, name):
+    """Makes the manifest say that a file is as it now is."""
     content = (folder / name).read_bytes()
     manifest = json.loads((folder / MANIFEST).read_text())
     about = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
@@ -229,6 +234,19 @@ def test_an_answer_from_another_kind_of_machine_is_not_held_to_the_last_digit(co
     (copy / MANIFEST).write_text(json.dumps({**manifest, "sha256": digest(manifest)}))
     with pytest.raises(GoldenMismatchError, match="actions of the golden observation must be what it was at export"):
         load_artifact(copy)
+
+
+def test_a_descent_under_way_that_changed_is_noticed(copy, tmp_path):
+    """What a robot's loop runs is another program than the policy's own answer; an older artifact is not asked for it."""
+    other = export_policy(quadratic_policy(step_size=0.2, stiffness=0.3), tmp_path / "other", ["cpu"])
+    shutil.copy(other / "minimize.bin", copy / "minimize.bin")
+    reseal(copy, "minimize.bin")
+    with pytest.raises(GoldenMismatchError, match="under_way_actions of the golden observation must be what it was at export"):
+        load_artifact(copy)
+    older = {name: value for name, value in load_file(copy / "golden.safetensors").items() if "under_way" not in name}
+    save_file(older, copy / "golden.safetensors")
+    reseal(copy, "golden.safetensors")
+    load_artifact(copy)
 
 
 def test_another_number_of_looks_is_no_mismatch_and_another_shape_is_named(policy):
