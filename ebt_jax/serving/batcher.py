@@ -3,9 +3,9 @@
     connections --> one waiting request each (a newer one replaces it) --> [ batch of a known size ] --> policy, in its own thread
 
 A row's answer is a function of its observation and its (seed, episode, step) alone, so whom it shares a batch with does not matter
-(1e-5 in normalised units; bit for bit at one batch size). Batches are filled up to one of a few sizes, as are the chunks of a request
-for energies. Every size is compiled for every number of sampler steps before the first client comes, and nothing afterwards: a
-program that one client needs would keep all others waiting.
+(on CPUs in float32 1e-5 in normalised units, bit for bit at one batch size; elsewhere see `Policy.sample_actions`). Batches are filled
+up to one of a few sizes, as are the chunks of a request for energies. Every size is compiled for every number of sampler steps before
+the first client comes, and nothing afterwards: a program that one client needs would keep all others waiting.
 """
 
 import collections
