@@ -31,7 +31,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Draws the reference chunks and the poli
 
 def main() -> None:
     """Loads, measures, writes, prints."""
-    from ebt_jax.calibration import DEFAULT_STATISTIC, Calibration, DoubtSettings, check_enough, episode_scores
+    from ebt_jax.calibration import DEFAULT_STATISTIC, Calibration, DoubtSettings, check_enough, episode_scores, episodes_needed
     from ebt_jax.data.mixture import open_mixture
     from ebt_jax.evaluation.audit import reference_chunks
     from ebt_jax.evaluation.calibrating import demonstrated, find_step, measured_with, rolled_out, run_settings, write_calibration
@@ -41,6 +41,8 @@ def main() -> None:
 
     if _STATISTIC.value and _STATISTIC.value not in Doubt._fields:
         raise flags.ValidationError(f"--statistic must be one of {', '.join(Doubt._fields)}, got {_STATISTIC.value}.")
+    with cli.wrong_usage("--"):
+        episodes_needed(_RISK.value)
     given = [flag.name for flag in (_NUM_STARTS, _REFERENCES, _TEMPERATURE, _SEED) if flag.present]
     if _EVALUATION.value and given:
         raise flags.ValidationError(f"--{' and --'.join(given)} must not go with --evaluation, which has measured already. Leave them out.")

@@ -1,5 +1,6 @@
 """What every command shares: exit codes that scripts can trust, one clear line for an error, progress that suits the terminal."""
 
+import contextlib
 import logging as std_logging
 import os
 import sys
@@ -54,6 +55,15 @@ def run(main: Callable[[], None], usage: str, leave: Leave = lambda code, messag
             sys.exit(USAGE)
 
     app.run(guarded, flags_parser=parse)
+
+
+@contextlib.contextmanager
+def wrong_usage(prefix: str = "") -> Iterator[None]:
+    """A ValueError inside is about what was typed: its message, after `prefix`, ends the command with 2, and nobody tries again."""
+    try:
+        yield
+    except ValueError as error:
+        raise flags.ValidationError(f"{prefix}{error}") from error
 
 
 def _outcome(main: Callable[[], None]) -> tuple[int, str]:

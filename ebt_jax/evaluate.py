@@ -31,6 +31,7 @@ from absl import flags, logging
 from ebt_jax import cli, simulators
 from ebt_jax.interruption import Interrupted, termination_requested
 from ebt_jax.simulators.disturbance import Disturbance
+from ebt_jax.stopping import CAPACITY, Stopping
 from ebt_jax.whole import write_whole
 
 VIDEOS = "videos"
@@ -62,7 +63,9 @@ _COMMITTED = flags.DEFINE_integer(
     "committed", 0, "Execution realtime: actions held because the robot executes them meanwhile.", lower_bound=0
 )
 _NUM_STARTS = flags.DEFINE_integer("num_starts", 1, "Descents of each chunk, of which the lowest is executed.", lower_bound=1)
-_MAX_STEPS = flags.DEFINE_integer("max_steps", 16, "Cap of the steps, alone or beside a --stop_... or --budget_ms.", lower_bound=1)
+_MAX_STEPS = flags.DEFINE_integer(
+    "max_steps", 16, "Cap of the steps, alone or beside a --stop_... or --budget_ms.", lower_bound=1, upper_bound=CAPACITY
+)
 _STOP_GRADIENT = flags.DEFINE_float("stop_gradient", 0.0, "Each sample rests where its gradient norm is less.", lower_bound=0)
 _STOP_ENERGY_DROP = flags.DEFINE_float("stop_energy_drop", -math.inf, "Each sample rests where a step lowered its energy by less.")
 _STOP_STEP_LENGTH = flags.DEFINE_float("stop_step_length", 0.0, "Each sample rests where a step would move it by less.", lower_bound=0)
@@ -78,7 +81,9 @@ _NOISE = flags.DEFINE_float(
 )
 _WORKER = flags.DEFINE_string("worker", "", "i/N: run every N-th episode from the i-th on, and write that part alone.")
 _MERGE = flags.DEFINE_bool("merge", False, "Put the parts of all workers in --output together.")
-_NUM_ENVS = flags.DEFINE_integer("num_envs", 16, "Environments at a time, at most 16; results do not depend on it.", lower_bound=1)
+_NUM_ENVS = flags.DEFINE_integer(
+    "num_envs", 16, "Environments at a time, at most 16; results do not depend on it.", lower_bound=1, upper_bound=16
+)
 _VIDEOS = flags.DEFINE_integer("videos", 3, "Episodes of each task to film.", lower_bound=0)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Suite dataset: the folder that holds the datasets.")
 _SPLIT = flags.DEFINE_enum(
@@ -111,6 +116,9 @@ def main() -> None:
     _check_flags()
     _check_doubt()
     policy = load(_POLICY.value, robot=_ROBOT.value)
+    if _SAMPLE_STEPS.value:
+        with cli.wrong_usage("--sample_steps: "):
+            policy.check_steps(_SAMPLE_STEPS.value)
     asked = asked or _asked(_own(policy))
     horizon = _EXECUTION_HORIZON.value or policy.execution_horizon
     about = conditions(policy.identity, asked.suite, asked.seed, horizon)
@@ -199,7 +207,7 @@ def _checked_disturbance() -> Disturbance:
 
 
 def _check_flags() -> None:
-    """Raises flags.ValidationError for a flag that would change nothing."""
+    """Raises flags.ValidationError for a flag that would change nothing, and for flags that do not fit together."""
     if _DECAY.present and _EXECUTION.value != "ensemble":
         raise flags.ValidationError(f"--ensemble_decay must be of --execution=ensemble, got --execution={_EXECUTION.value}.")
     stopping = (_MAX_STEPS, _STOP_GRADIENT, _STOP_ENERGY_DROP, _STOP_STEP_LENGTH, _BUDGET_MS)
@@ -211,6 +219,25 @@ def _check_flags() -> None:
     read = [flag.name for flag in (_SPLIT, _DATA_DIR) if flag.present]
     if _SUITE.value not in ("", "dataset") and read:
         raise flags.ValidationError(f"--{' and --'.join(read)} must be of --suite=dataset, got --suite={_SUITE.value}.")
+    rules = [flag.name for flag in stopping if flag.present]
+    if _SAMPLE_STEPS.present and rules:
+        raise flags.ValidationError(f"--sample_steps must not go with --{' and --'.join(rules)}: their cap takes its place.")
+    _rules()
+    _execution(_EXECUTION_HORIZON.value or _COMMITTED.value or 1)
+
+
+def _execution(horizon: int) -> Any:
+    """How chunks become actions. Raises flags.ValidationError for flags that do not fit together."""
+    from ebt_jax.execution import Execution
+
+    with cli.wrong_usage("--execution, --execution_horizon, --ensemble_decay and --committed must fit together: "):
+        return Execution(_EXECUTION.value, horizon, _DECAY.value, _COMMITTED.value)
+
+
+def _rules() -> Stopping:
+    """When a sample rests. Raises flags.ValidationError for what is no number."""
+    with cli.wrong_usage("--max_steps and the --stop_... flags: "):
+        return Stopping(_MAX_STEPS.value, _STOP_GRADIENT.value, _STOP_ENERGY_DROP.value, _STOP_STEP_LENGTH.value)
 
 
 def _check_doubt() -> None:
@@ -267,17 +294,21 @@ def _closed_loop(
 ) -> None:
     """Runs the episodes that are not finished yet, and writes what was measured of all.
 
-    Raises Interrupted where that is asked for, RuntimeError, after all is written, where a task has no result.
+    Raises flags.ValidationError for what this policy cannot be asked, Interrupted where that is asked for, RuntimeError, after all is
+    written, where a task has no result.
     """
     from ebt_jax.evaluation.results import check_failures
-    from ebt_jax.evaluation.rollouts import BATCH_SIZE, Asking, masked_cameras, measure_doubt, renderer, rollout
+    from ebt_jax.evaluation.rollouts import BATCH_SIZE, Asking, check_asked, masked_cameras, measure_doubt, renderer, rollout
     from ebt_jax.evaluation.unfinished import Unfinished, unfinished_path
-    from ebt_jax.execution import Execution
 
-    if _DOUBT.value:
-        policy.check_energy("--doubt")
-    execution = Execution(_EXECUTION.value, horizon, _DECAY.value, _COMMITTED.value)
-    asking = Asking(_SAMPLE_STEPS.value, _stopping(policy, BATCH_SIZE), _NUM_STARTS.value)
+    if shard is not None and shard[0] >= len(asked.tasks) * asked.episodes:
+        raise flags.ValidationError(f"--worker must be of at most the {len(asked.tasks) * asked.episodes} episodes, got {_WORKER.value}.")
+    execution = _execution(horizon)
+    with cli.wrong_usage():
+        if _DOUBT.value:
+            policy.check_energy("--doubt")
+        asking = Asking(_SAMPLE_STEPS.value, _stopping(policy, BATCH_SIZE), _NUM_STARTS.value)
+        check_asked(policy, execution, asking)
     videos = _VIDEOS.value if shard is None else 0
     if videos and importlib.util.find_spec("imageio_ffmpeg") is None:
         logging.warning("videos are left out: No module named 'imageio_ffmpeg'.")
@@ -333,19 +364,17 @@ def _going_on_later(unfinished: Any) -> Iterator[None]:
 
 
 def _stopping(policy: Any, batch_size: int) -> Any:
-    """What the cap, the --stop_... flags and the budget say; None where they say nothing."""
+    """What the cap, the --stop_... flags and the budget say; None where they say nothing. Raises what `steps_within` raises."""
     from ebt_jax.budget import steps_within
-    from ebt_jax.stopping import Stopping
 
-    budget = _BUDGET_MS.value
-    rules = (_STOP_GRADIENT.value, _STOP_ENERGY_DROP.value, _STOP_STEP_LENGTH.value)
-    if rules == (0.0, -math.inf, 0.0) and not budget and not _MAX_STEPS.present:
+    stopping, budget = _rules(), _BUDGET_MS.value
+    if stopping == Stopping() and not budget and not _MAX_STEPS.present:
         return None
-    cap = _MAX_STEPS.value
-    if budget:
-        cap = min(cap, steps_within(policy, budget, batch_size, num_starts=_NUM_STARTS.value))
-        logging.info("--budget_ms=%g is --max_steps=%d here", budget, cap)
-    return Stopping(cap, *rules)
+    if not budget:
+        return stopping
+    cap = min(stopping.max_steps, steps_within(policy, budget, batch_size, num_starts=_NUM_STARTS.value))
+    logging.info("--budget_ms=%g is --max_steps=%d here", budget, cap)
+    return dataclasses.replace(stopping, max_steps=cap)
 
 
 def _open_loop(policy: Any, asked: Asked) -> tuple[dict[str, Any], str]:

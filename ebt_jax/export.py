@@ -24,12 +24,12 @@ _EMA = flags.DEFINE_bool("ema", True, "The moving average of the parameters, as 
 
 def main() -> None:
     """Loads, exports, loads what was exported where it can run here, prints its hash."""
-    from ebt_jax.artifact import MANIFEST, ArtifactError, export_policy, load_artifact, this_platform
+    from ebt_jax.artifact import MANIFEST, check_export, export_policy, load_artifact, this_platform
     from ebt_jax.loading import load
 
     if (pathlib.Path(_POLICY.value) / MANIFEST).is_file():
-        raise ArtifactError(
-            f"policy must be a run, whose descent can be lowered, got the artifact {_POLICY.value}. Export from the checkpoint that it "
+        raise flags.ValidationError(
+            f"--policy must be a run, whose descent can be lowered, got the artifact {_POLICY.value}. Export from the checkpoint that it "
             "was made of."
         )
     if _OUTPUT.value.endswith(".safetensors"):
@@ -41,7 +41,15 @@ def main() -> None:
         steps = [int(word) for word in _SAMPLE_STEPS.value]
     except ValueError as error:
         raise flags.ValidationError(f"--sample_steps must be numbers, got {','.join(_SAMPLE_STEPS.value)}.") from error
-    output = export_policy(load(_POLICY.value, robot=_ROBOT.value), _OUTPUT.value, _PLATFORMS.value, steps)
+    if min(steps, default=1) < 1:
+        raise flags.ValidationError(f"--sample_steps must be at least 1, got {min(steps)}.")
+    with cli.wrong_usage("--"):
+        check_export(pathlib.Path(_OUTPUT.value), _PLATFORMS.value)
+    policy = load(_POLICY.value, robot=_ROBOT.value)
+    with cli.wrong_usage("--sample_steps: "):
+        for number in steps:
+            policy.check_steps(number)
+    output = export_policy(policy, _OUTPUT.value, _PLATFORMS.value, steps)
     if this_platform() in _PLATFORMS.value:
         load_artifact(output)
     else:

@@ -39,8 +39,10 @@ def main() -> None:
         return
     mixture = _MIXTURE.value or _DATASET.value
     weighting = cast(Weighting, _WEIGHTING.value)
-    settings = DataSettings(_DATA_DIR.value, mixture, weighting=weighting, validation_fraction=_VALIDATION_FRACTION.value)
-    samples = [_sample(name) for name in cli.progress(settings.weights, len(settings.weights), "datasets", every=1)]
+    with cli.wrong_usage():
+        settings = DataSettings(_DATA_DIR.value, mixture, weighting=weighting, validation_fraction=_VALIDATION_FRACTION.value)
+        names = list(settings.weights)
+    samples = [_sample(name) for name in cli.progress(names, len(names), "datasets", every=1)]
     trees, rows = [facts(found) for found in samples], mixture_rows(samples, settings) if _MIXTURE.value else []
     for part in ([mixture_table(rows)] if rows else []) + [dataset_table(tree) for tree in trees]:
         print(part, end="\n\n")

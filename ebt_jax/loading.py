@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from ebt_jax.artifact import MANIFEST, load_artifact
+from ebt_jax.artifact import MANIFEST, ArtifactError, load_artifact
 from ebt_jax.normalize import make_normalizer
 from ebt_jax.policy import Experiment, Identity, Policy
 from ebt_jax.types import Params
@@ -26,7 +26,7 @@ def load(path: str | pathlib.Path, *, ema: bool = True, robot: str = "") -> Poli
         the heaviest, and all that an artifact has.
 
     Raises CheckpointError where there is none, or where it does not fit its own configuration; ArtifactError for an artifact that must
-    not be used.
+    not be used or lies in a bucket, and where there is none and the packages that read a run are not installed.
     """
     if (pathlib.Path(path) / MANIFEST).is_file():
         if not ema:
@@ -35,9 +35,17 @@ def load(path: str | pathlib.Path, *, ema: bool = True, robot: str = "") -> Poli
         if robot not in ("", own := policy.identity.robot):
             raise ValueError(f"robot must be {own or 'left out'} for this artifact, which acts as no other, got {robot!r}. Export another.")
         return policy
-    # Orbax and the model stack, which only checkpoints need: where artifacts run they are not installed.
-    from ebt_jax.training.trained import acting_as, read_trained
+    try:  # Orbax and the model stack, which only checkpoints need: where artifacts run they are not installed
+        from etils import epath
 
+        from ebt_jax.training.trained import acting_as, read_trained
+    except ModuleNotFoundError as error:
+        raise ArtifactError(
+            f"policy must be an artifact, a folder on a disk with a {MANIFEST}, where the training packages are not installed (no "
+            f"{error.name}), got {path}. Correct the path or copy the whole folder; a run needs them: pip install -e ."
+        ) from error
+    if "://" in str(path) and (epath.Path(path) / MANIFEST).exists():
+        raise ArtifactError(f"an artifact must lie on a disk, got {path}. Copy the folder, or mount the bucket.")
     trained, acts_as = acting_as(read_trained(path, "policy", ema=ema), robot)
     step, settings, specs, statistics, method, params, calibration, _ = trained
     return Policy(

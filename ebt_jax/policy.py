@@ -130,8 +130,9 @@ class Policy:
     ) -> PolicyOutput:
         """Chunks for a batch of observations in robot units.
 
-        A row's answer depends on its observation and its key alone: 1e-5 (normalised) at any batch size, and bit for bit at
-        one batch size, whatever the other rows hold.
+        A row's answer depends on its observation and its key alone: on CPUs in float32 1e-5 (normalised) at any batch size, and bit for
+        bit at one batch size, whatever the other rows hold. GPUs need --xla_gpu_deterministic_ops=true for that; in bfloat16 another batch
+        size may flip a rounding, 2^-8 of a number.
 
         Args:
           observation: host arrays; cameras may have any size (they are resized as in training) or be missing (masked).
@@ -255,6 +256,12 @@ class Policy:
                 f"{asked} must be asked of a policy that has an energy, got method {self.identity.method!r} without. "
                 "Train one with method.name=ebt, equilibrium or contrastive."
             )
+
+    def check_steps(self, num_steps: int) -> None:
+        """Raises ValueError for a number of steps that the method's sampler does not take. Nothing is computed."""
+        context = jax.eval_shape(self.method.encode, self.params, empty_batch(self.specs).observation)
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+        jax.eval_shape(lambda params, context, keys: self.method.sample(params, context, keys, num_steps), self.params, context, keys)
 
     def sample_keys(self, seed: int, episodes: Int[np.ndarray, " b"], steps: Int[np.ndarray, " b"]) -> Keys:
         """One key per row from (seed, episode, step): the same draw in whatever batch the row comes."""

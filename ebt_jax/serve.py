@@ -42,16 +42,26 @@ def main() -> None:
     """Loads, compiles, serves until SIGINT or SIGTERM."""
     batch_sizes, sample_steps, energy_sizes = map(_whole_numbers, (_BATCH_SIZES, _SAMPLE_STEPS, _ENERGY_SIZES))
     try:
-        from ebt_jax.serving.server import PolicyServer
+        from ebt_jax.serving.batcher import check_sizes
+        from ebt_jax.serving.server import PolicyServer, check_access
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"serving needs the [serve] extra, got no {error.name}. pip install 'ebt_jax[serve]'") from error
     from ebt_jax.loading import load
 
+    token = _read_token()
+    with cli.wrong_usage("--"):
+        check_sizes(batch_sizes, sample_steps, energy_sizes)
+    with cli.wrong_usage():
+        check_access(_HOST.value, token)
+    policy = load(_POLICY.value, robot=_ROBOT.value)
+    with cli.wrong_usage("--sample_steps: "):
+        for steps in sample_steps:
+            policy.check_steps(steps)
     server = PolicyServer(
-        load(_POLICY.value, robot=_ROBOT.value),
+        policy,
         _HOST.value,
         _PORT.value,
-        token=_read_token(),
+        token=token,
         seed=_SEED.value,
         batch_sizes=batch_sizes,
         sample_steps=sample_steps,
@@ -72,7 +82,10 @@ def _whole_numbers(flag: flags.FlagHolder[list[str]]) -> tuple[int, ...]:
 def _read_token() -> str | None:
     if _TOKEN_FILE.value is None:
         return None
-    lines = pathlib.Path(_TOKEN_FILE.value).read_text().splitlines()
+    try:
+        lines = pathlib.Path(_TOKEN_FILE.value).read_text().splitlines()
+    except OSError as error:
+        raise flags.ValidationError(f"--token_file must be a file that can be read, got {error}.") from error
     return lines[0].strip() if lines else ""
 
 

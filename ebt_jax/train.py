@@ -61,21 +61,23 @@ def main() -> None:
 
     if WORKDIR.value is None:
         raise flags.ValidationError("--workdir must name the folder of the run, got none.")
-    profile = parse_window(PROFILE.value) if PROFILE.value else range(0)
+    with cli.wrong_usage():
+        profile = parse_window(PROFILE.value) if PROFILE.value else range(0)
+        cluster = distributed.find_cluster(COORDINATOR.value, PROCESSES.value, PROCESS.value, tpu_machine=distributed.tpu_machine())
     jax.config.update(
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache/ebt_jax/xla"))
     )
-    cluster = distributed.find_cluster(COORDINATOR.value, PROCESSES.value, PROCESS.value, tpu_machine=distributed.tpu_machine())
     if cluster is not None:
         distributed.join(cluster, HEARTBEAT.value)
     workdir = pathlib.Path(WORKDIR.value)
     logging.info("devices: %s", jax.devices())
-    values = config.resolve(CONFIG)
-    if INIT_FROM.value:
-        values["init_from"] = INIT_FROM.value if "://" in INIT_FROM.value else str(pathlib.Path(INIT_FROM.value).resolve())
+    with cli.wrong_usage():
+        values = config.resolve(CONFIG)
+        if INIT_FROM.value:
+            values["init_from"] = INIT_FROM.value if "://" in INIT_FROM.value else str(pathlib.Path(INIT_FROM.value).resolve())
+        settings = Settings.from_dict(values)
     state = train(values, workdir, cli.progress, profile, WATCHDOG.value, WATCHDOG_SLOW.value)
     if jax.process_index() == 0:
-        settings = Settings.from_dict(values)
         draw_held_out(workdir, settings.data, settings.seed)
         logging.info("wrote %s", write_run_report(workdir))
     print(f"trained to step {int(state.step)} in {workdir}")
@@ -92,11 +94,14 @@ def compile_only() -> None:
         raise flags.ValidationError(
             "--topology must name a TPU slice (v5e:16x16) or a number of CPU devices with --compile_only, got none."
         )
-    values = config.plain(CONFIG.value)
-    here = values["data"]["data_dir"] is not None
-    settings = Settings.from_dict(values if here else {**values, "data": {**values["data"], "data_dir": "(none)"}})
+    with cli.wrong_usage():
+        values = config.plain(CONFIG.value)
+        here = values["data"]["data_dir"] is not None
+        settings = Settings.from_dict(values if here else {**values, "data": {**values["data"], "data_dir": "(none)"}})
     specs = open_mixture(settings.data).specs if here else described_specs(settings.data)
-    print(json.dumps(compile_step(settings, specs, TOPOLOGY.value, topology_devices(TOPOLOGY.value))._asdict()))
+    with cli.wrong_usage():
+        devices = topology_devices(TOPOLOGY.value)
+    print(json.dumps(compile_step(settings, specs, TOPOLOGY.value, devices)._asdict()))
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def test_the_full_configuration_without_data_says_so_and_runs_the_sample(tmp_pat
 
 def test_a_configuration_without_a_sample_asks_for_data(tmp_path):
     done = run("ebt_jax.train", "--config=configs/pusht.py", f"--workdir={tmp_path / 'run'}")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "data.data_dir must name the folder of datasets" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -106,9 +106,10 @@ def test_a_configuration_without_a_sample_asks_for_data(tmp_path):
         (("--config=configs/oxe.py:sample", "--workdir=x", "--config.method.flow.num_levels=3"), 2, "num_levels"),
         (
             ("--config=configs/oxe.py:sample", "--workdir={tmp}", "--config.model.film=True", "--config.mcmc.num_steps=0"),
-            1,
+            2,
             "mcmc.num_steps must be at least 1, got 0",
         ),
+        (("--config=configs/oxe.py:sample", "--workdir={tmp}", "--profile=9"), 2, "profile must be START:STOP"),
         (("--help",), 0, ""),
     ],
 )

@@ -14,6 +14,7 @@ keys, start, what is held, cap and thresholds of `minimize`. Constraints are the
 """
 
 from ebt_jax.artifact.folder import PLATFORMS as PLATFORMS
+from ebt_jax.artifact.folder import check_export as check_export
 from ebt_jax.artifact.folder import export_policy as export_policy
 from ebt_jax.artifact.folder import load_artifact as load_artifact
 from ebt_jax.artifact.manifest import MANIFEST as MANIFEST

@@ -19,7 +19,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ebt_jax.artifact import golden
-from ebt_jax.artifact.manifest import FORMAT, MANIFEST, digest, read_verified
+from ebt_jax.artifact.manifest import FORMAT, MANIFEST, digest, read_verified, this_platform
 from ebt_jax.artifact.programs import as_method, flat, lower
 from ebt_jax.methods.descent import Steered
 from ebt_jax.normalize import Normalizer, Statistics
@@ -44,11 +44,7 @@ def export_policy(
     Raises ValueError for unknown platforms, where `output` already holds something, and for an artifact's policy that descends.
     """
     output = pathlib.Path(output)
-    unknown = sorted(set(platforms) - set(PLATFORMS))
-    if unknown or not platforms:
-        raise ValueError(f"platforms must be among {PLATFORMS}, got {unknown or 'none'}.")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"output must be a new or empty folder, got {output}. Remove it or name another.")
+    check_export(output, platforms)
     minimize = policy.method.minimize
     if minimize is not None and not isinstance(minimize, Steered):
         raise ValueError("policy must be a run's, whose descent can be lowered, got an artifact's. Export from its checkpoint.")
@@ -74,6 +70,7 @@ def export_policy(
         "exported": now.isoformat(timespec="seconds"),
         "not_after": (now + LIFETIME).isoformat(timespec="seconds"),
         "platforms": list(platforms),
+        "answered_on": this_platform(),
         "rounded": any("bf16" in program.mlir_module() for program in programs.values()),
         "identity": {name: value for name, value in policy.identity._asdict().items() if name != "path"},
         "experiment": policy.experiment._asdict() if policy.experiment else None,
@@ -92,8 +89,17 @@ def export_policy(
     return output
 
 
+def check_export(output: pathlib.Path, platforms: Sequence[str]) -> None:
+    """Raises ValueError for unknown platforms, and where `output` already holds something."""
+    unknown = sorted(set(platforms) - set(PLATFORMS))
+    if unknown or not platforms:
+        raise ValueError(f"platforms must be among {PLATFORMS}, got {unknown or 'none'}.")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"output must be a new or empty folder, got {output}. Remove it or name another.")
+
+
 def load_artifact(path: str | pathlib.Path) -> Policy:
-    """The policy in an artifact folder, after all its checks; it has compiled its answer to one observation, which is the golden one.
+    """The policy in an artifact folder, after all its checks; it has compiled its answers to one observation, which are the golden ones.
 
     Raises ArtifactError, of the kind that says what is wrong.
     """
@@ -118,7 +124,8 @@ def load_artifact(path: str | pathlib.Path) -> Policy:
         experiment=Experiment(**{**experiment, "datasets": tuple(experiment["datasets"])}) if experiment else None,
     )
     _LOG.info("checking the artifact %s", path)
-    exact = jax.default_backend() == "cpu" and not manifest["rounded"]
+    answered_on = manifest.get("answered_on", "cpu")  # older artifacts do not say, and were held to a CPU's answer
+    exact = this_platform() == answered_on == "cpu" and not manifest["rounded"]
     golden.check(policy, load_tensors(files["golden.safetensors"]), golden.TOLERANCE if exact else golden.ROUNDED_TOLERANCE)
     return policy
 

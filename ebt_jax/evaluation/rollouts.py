@@ -115,6 +115,17 @@ class _Running:
         )
 
 
+def check_asked(policy: Policy, execution: Execution, asking: Asking) -> None:
+    """Raises ValueError for a horizon past the chunk's end, and for what the policy's method cannot do."""
+    if execution.horizon + execution.committed > policy.specs.action.horizon:
+        raise ValueError(
+            f"execution_horizon must be in [1, {policy.specs.action.horizon - execution.committed}] (the chunk, less what is committed), "
+            f"got {execution.horizon}."
+        )
+    nothing_yet = WarmStart(np.zeros((0, 0, 0), np.float32), np.zeros(0, np.int64)) if execution.kind == "realtime" else None
+    check_request(policy.method, policy.identity.method, *asking, nothing_yet, None)
+
+
 def rollout(
     policy: Policy,
     suite: str,
@@ -159,13 +170,7 @@ def rollout(
     disturbance, and where one episode's process dies twice.
     """
     execution = execution or Execution(horizon=policy.execution_horizon)
-    if execution.horizon + execution.committed > policy.specs.action.horizon:
-        raise ValueError(
-            f"execution_horizon must be in [1, {policy.specs.action.horizon - execution.committed}] (the chunk, less what is committed), "
-            f"got {execution.horizon}."
-        )
-    nothing_yet = WarmStart(np.zeros((0, 0, 0), np.float32), np.zeros(0, np.int64)) if execution.kind == "realtime" else None
-    check_request(policy.method, policy.identity.method, *asking, nothing_yet, None)
+    check_asked(policy, execution, asking)
     number, shards = shard
     if not 0 <= number < shards:
         raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard}.")

@@ -75,8 +75,8 @@ class ModelConfig:
       motion_gain: above 0, each proprio token also reads how far it moved since the step before, times this: the difference of
         two normalised states is small, and few demonstrations do not teach a network to take it.
       encoder_attention: of observation tokens and of "vit" (published encoders keep "einsum"): "fused" takes cuDNN's kernel on a GPU,
-        in bfloat16, which saves the memory traffic of the attention weights. The decoder has no such choice: training differentiates
-        it twice.
+        in bfloat16, which saves the memory traffic of the attention weights. It is for training: policies act with "einsum", which
+        differs by rounding. The decoder has no such choice: training differentiates it twice.
       precision: "bfloat16" rounds matrix products and nothing else, "float32" nothing on any device (`in_full`); "float64" (with
         jax_enable_x64) is for checking derivatives.
       remat: recompute block activations in the backward pass: less memory, about a third more work.

@@ -3,9 +3,9 @@
     connections --> one waiting request each (a newer one replaces it) --> [ batch of a known size ] --> policy, in its own thread
 
 A row's answer is a function of its observation and its (seed, episode, step) alone, so whom it shares a batch with does not matter
-(1e-5 in normalised units; bit for bit at one batch size). Batches are filled up to one of a few sizes, as are the chunks of a request
-for energies. Every size is compiled for every number of sampler steps before the first client comes, and nothing afterwards: a
-program that one client needs would keep all others waiting.
+(on CPUs in float32 1e-5 in normalised units, bit for bit at one batch size; elsewhere see `Policy.sample_actions`). Batches are filled
+up to one of a few sizes, as are the chunks of a request for energies. Every size is compiled for every number of sampler steps before
+the first client comes, and nothing afterwards: a program that one client needs would keep all others waiting.
 """
 
 import collections
@@ -50,12 +50,8 @@ class Batcher:
         sample_steps: Sequence[int] = (),
         energy_sizes: Sequence[int] = ENERGY_SIZES,
     ) -> None:
-        """`sample_steps`: beside the policy's own. Raises ValueError for sizes that are not positive and ascending."""
-        for name, sizes in (("batch_sizes", batch_sizes), ("energy_sizes", energy_sizes)):
-            if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
-                raise ValueError(f"{name} must be positive and ascending, got {tuple(sizes)}.")
-        if min(sample_steps, default=1) < 1:
-            raise ValueError(f"sample_steps must be positive, got {tuple(sample_steps)}.")
+        """`sample_steps`: beside the policy's own. Raises what `check_sizes` raises."""
+        check_sizes(batch_sizes, sample_steps, energy_sizes)
         self.sample_steps = tuple(dict.fromkeys([policy.sample_steps, *sample_steps]))
         """Numbers of sampler steps that are compiled, the policy's own first."""
         self.energy_sizes = tuple(energy_sizes) if policy.method.energy is not None else ()
@@ -216,6 +212,15 @@ class Batcher:
         size = next(size for size in self.energy_sizes if size >= count)
         actions = np.concatenate([request.actions, np.repeat(request.actions[:1], size - count, axis=0)])
         return [{"energies": np.asarray(self._policy.energy(request.observation, actions)[:count], np.float32)}]
+
+
+def check_sizes(batch_sizes: Sequence[int], sample_steps: Sequence[int], energy_sizes: Sequence[int]) -> None:
+    """Raises ValueError for sizes that are not positive and ascending, and for steps that are not positive."""
+    for name, sizes in (("batch_sizes", batch_sizes), ("energy_sizes", energy_sizes)):
+        if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
+            raise ValueError(f"{name} must be positive and ascending, got {tuple(sizes)}.")
+    if min(sample_steps, default=1) < 1:
+        raise ValueError(f"sample_steps must be positive, got {tuple(sample_steps)}.")
 
 
 def _shares(first: Request, other: Request) -> bool:

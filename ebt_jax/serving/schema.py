@@ -4,7 +4,7 @@ An observation is a flat dict, its time axis the policy's `observation_horizon`,
 
     images/primary [t, y, x, 3] uint8     one a camera; up to 4096 pixels a side, resized as in training; masked where left out or black
     proprio        [t, p] float           robot units, in the order of the specs
-    prompt         str                    the instruction, for policies that read text
+    prompt         str                    the instruction, for policies that read text; "" for none
     language       [l, e] float           its embedding, for policies that were trained on a dataset's
     timestep_mask  [t] bool               False for steps before the episode began; all True where left out
 
@@ -181,6 +181,8 @@ class Schema:
         if not isinstance(prompt, str):
             raise _refuse("prompt", "be a string", type(prompt).__name__)
         if spec.kind == "tokens":
+            if "prompt" not in message:
+                raise _refuse("prompt", "be the instruction, as the policy reads text ('' to give none)", "none")
             return tokenize(prompt, spec)
         if spec.kind == "none":
             return np.zeros(0, np.int32), np.zeros(0, bool)
@@ -200,6 +202,11 @@ class Schema:
             got = _shape(actions) if isinstance(actions, np.ndarray) else type(actions).__name__
             raise _refuse("actions", f"be float [m, {h}, {a}] with m from 1 to {self.max_chunks}", got)
         return _numbers("actions", actions, (len(actions), h, a))
+
+
+def left_out(observation: Observation) -> list[str]:
+    """The cameras of which a request's observation has no frame: the policy acts without them."""
+    return [name for name, mask in observation.image_masks.items() if not np.any(mask)]
 
 
 def _numbers(key: str, value: Any, shape: tuple[int, ...], names: str = "") -> np.ndarray:

@@ -31,7 +31,7 @@ from ebt_jax.policy import Policy
 from ebt_jax.serving import wire
 from ebt_jax.serving.batcher import BATCH_SIZES, ENERGY_SIZES, Batcher
 from ebt_jax.serving.metrics import ServerMetrics
-from ebt_jax.serving.schema import Request, RequestError, Schema
+from ebt_jax.serving.schema import Request, RequestError, Schema, left_out
 
 PROTOCOL = 1
 MAX_FRAME_BYTES = 16 * 2**20
@@ -57,7 +57,7 @@ class PolicyServer:
       batch_sizes, sample_steps, energy_sizes: what is compiled, see `Batcher`; a client may ask for no other steps and no more chunks.
       seed: of clients that name none.
 
-    Raises ValueError for an address that other machines can reach without a token.
+    Raises what `check_access` and `check_sizes` raise.
     """
 
     def __init__(
@@ -74,13 +74,7 @@ class PolicyServer:
         max_frame_bytes: int = MAX_FRAME_BYTES,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        if token is None and not is_loopback(host):
-            raise ValueError(
-                f"host must be a loopback address where no token is set, got {host}. Set --token_file, and put TLS before the server "
-                "(a reverse proxy or an SSH tunnel): the token crosses the network as it is."
-            )
-        if token is not None and len(token) < 16:
-            raise ValueError(f"the token must have at least 16 characters, got {len(token)}. Make one: openssl rand -hex 32")
+        check_access(host, token)
         self._batcher = Batcher(policy, batch_sizes, sample_steps, energy_sizes)
         max_chunks = max(self._batcher.energy_sizes, default=0)
         self._schema = Schema(policy.specs, self._batcher.sample_steps, max_chunks)
@@ -192,6 +186,11 @@ class PolicyServer:
                 except RequestError as error:
                     await self._refuse(connection, error, error.id, "none")
                     continue
+                missing = left_out(request.observation)
+                if missing and step == 0:
+                    logging.warning(
+                        "client %d sends no %s: the policy acts without.", client, ", ".join(f"images/{name}" for name in missing)
+                    )
                 step += 1
                 task = asyncio.create_task(self._answer(connection, client, request, begun))
                 for kept in (tasks, self._answers):
@@ -242,6 +241,17 @@ class PolicyServer:
         self._metrics.requests.labels(kind, error.code).inc()
         known = {} if number is None else {"id": number}
         await connection.send(json.dumps({"error": error.code, "message": str(error), **known}))
+
+
+def check_access(host: str, token: str | None) -> None:
+    """Raises ValueError for an address that other machines can reach without a token, and for a token that is short."""
+    if token is None and not is_loopback(host):
+        raise ValueError(
+            f"host must be a loopback address where no token is set, got {host}. Set --token_file, and put TLS before the server "
+            "(a reverse proxy or an SSH tunnel): the token crosses the network as it is."
+        )
+    if token is not None and len(token) < 16:
+        raise ValueError(f"the token must have at least 16 characters, got {len(token)}. Make one: openssl rand -hex 32")
 
 
 def is_loopback(host: str) -> bool:

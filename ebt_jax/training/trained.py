@@ -41,12 +41,13 @@ class Trained(NamedTuple):
 
 
 def acting(model: ModelConfig) -> ModelConfig:
-    """The same network, arranged for acting: nothing is recomputed, and layers are one program in place of a loop.
+    """The same network, arranged for acting: nothing is recomputed, layers are one program in place of a loop, and attention is plain.
 
     Recomputing would cost a third forward pass a step. A loop over layers starts its kernels one by one: on one H200 four steps of the
     300 M network at batch 1 took 16.8 ms so, and 8.8 ms without (`benchmarks/results/latency_gpu.json`).
+    An artifact's programs are for every platform, which a GPU's kernel in the encoder is not: what acts computes as what is exported.
     """
-    return dataclasses.replace(model, remat=False, unroll=max(model.unroll, model.decoder_layers))
+    return dataclasses.replace(model, remat=False, unroll=max(model.unroll, model.decoder_layers), encoder_attention="einsum")
 
 
 def read_trained(path: str | pathlib.Path, what: str, *, ema: bool = True, sharding: Sharding | None = None) -> Trained:

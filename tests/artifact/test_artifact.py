@@ -6,15 +6,18 @@ import hashlib
 import json
 import pathlib
 import shutil
+import sys
 
 import jax
 import numpy as np
 import pytest
 from quadratic import SCALE, A, H, keys, observe, quadratic_policy
 from safetensors.numpy import load_file, save_file
+from untrained import SPECS, untrained_policy
 
 import ebt_jax
 from ebt_jax.artifact import (
+    PLATFORMS,
     ArtifactError,
     ExpiredArtifactError,
     FutureArtifactError,
@@ -26,10 +29,15 @@ from ebt_jax.artifact import (
     load_artifact,
 )
 from ebt_jax.artifact.manifest import MANIFEST, digest
+from ebt_jax.artifact.programs import lower
 from ebt_jax.constraints import bounds
 from ebt_jax.execution import WarmStart
+from ebt_jax.mcmc import MCMC
+from ebt_jax.methods import make_method
+from ebt_jax.models import make_model, model_variant
 from ebt_jax.policy import Experiment
 from ebt_jax.stopping import Stopping
+from ebt_jax.training.trained import acting
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +69,20 @@ def rewrite(folder, **changes):
     manifest = json.loads((folder / MANIFEST).read_text()) | changes
     manifest["sha256"] = digest(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def replace(folder, name, **changes):
+    """Changes tensors of a file, and the manifest so that it does not show."""
+    save_file({**load_file(folder / name), **changes}, folder / name)
+    reseal(folder, name)
+
+
+def reseal(folder, name):
+    """Makes the manifest say that a file is as it now is."""
+    content = (folder / name).read_bytes()
+    manifest = json.loads((folder / MANIFEST).read_text())
+    about = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    rewrite(folder, files={**manifest["files"], name: about})
 
 
 def requests(policy, batch_size):
@@ -96,6 +118,20 @@ def test_the_artifact_keeps_the_policys_own_rule_of_rest(tmp_path):
         np.testing.assert_array_equal(found.num_steps, wanted, err_msg=str(how))
 
 
+def test_what_was_trained_with_a_gpus_kernel_leaves_it_for_every_platform_without(monkeypatch):
+    """Lowering asks which platform this machine is of, and not for which it lowers."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr("ebt_jax.models.transformer.attend_fused", lambda *_: pytest.fail("a kernel that only one platform has"))
+    fused = model_variant("debug", width=16, heads=2, encoder_layers=1, decoder_layers=1, precision="bfloat16", encoder_attention="fused")
+    trained, acts = (make_method({"name": "regression"}, MCMC(), make_model(c, SPECS, "vector")) for c in (fused, acting(fused)))
+    policy = dataclasses.replace(untrained_policy("regression"), method=acts)
+    programs = lower(policy, PLATFORMS, [1])
+    assert all(set(program.platforms) == set(PLATFORMS) for program in programs.values())
+    assert "cudnn" not in programs["encode"].mlir_module()
+    with pytest.raises(pytest.fail.Exception, match="only one platform"):
+        lower(dataclasses.replace(policy, method=trained), PLATFORMS, [1])
+
+
 def test_everything_a_robot_needs_comes_along(policy, loaded, exported):
     assert (loaded.specs, loaded.sample_steps, loaded.execution_horizon) == (policy.specs, 2, 2)
     assert loaded.identity == policy.identity._replace(path=str(exported))
@@ -113,6 +149,9 @@ def test_a_state_far_out_is_shown_as_the_policy_shows_it(policy, loaded):
 def test_what_was_not_exported_is_refused(loaded, exported):
     with pytest.raises(ValueError, match=r"num_steps must be one of \[2, 4\], which were exported, got 3"):
         loaded.sample_actions(observe([[0, 0]]), keys(loaded, 1), 3)
+    loaded.check_steps(4)
+    with pytest.raises(ValueError, match=r"num_steps must be one of \[2, 4\], which were exported, got 3"):
+        loaded.check_steps(3)
     with pytest.raises(ValueError, match="must only act, got a call to train it"):
         loaded.method.init(jax.random.key(0), None)
     with pytest.raises(ValueError, match="ema must be True for an artifact"):
@@ -183,13 +222,38 @@ def test_another_platform_is_named(copy):
 def test_an_answer_that_changed_is_noticed(copy):
     """Hashes and all are right, but the parameters are others."""
     gain = load_file(copy / "parameters.safetensors")["gain"]
-    save_file({"gain": np.asarray(1.01 * gain, np.float32)}, copy / "parameters.safetensors")
-    content = (copy / "parameters.safetensors").read_bytes()
-    manifest = json.loads((copy / MANIFEST).read_text())
-    about = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    rewrite(copy, files={**manifest["files"], "parameters.safetensors": about})
+    replace(copy, "parameters.safetensors", gain=np.asarray(1.01 * gain, np.float32))
     with pytest.raises(GoldenMismatchError, match="actions of the golden observation must be what it was at export"):
         load_artifact(copy)
+
+
+def test_an_answer_from_another_kind_of_machine_is_not_held_to_the_last_digit(copy):
+    """A GPU's answer is met within 1e-2; a CPU's, and that of an older artifact, which does not say whose it is, within 1e-5."""
+    assert json.loads((copy / MANIFEST).read_text())["answered_on"] == "cpu"
+    actions = load_file(copy / "golden.safetensors")["answer/actions"]
+    replace(copy, "golden.safetensors", **{"answer/actions": np.asarray(1.001 * actions, np.float32)})
+    with pytest.raises(GoldenMismatchError, match="actions of the golden observation must be what it was at export"):
+        load_artifact(copy)
+    rewrite(copy, answered_on="cuda")
+    load_artifact(copy)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    del manifest["answered_on"]
+    (copy / MANIFEST).write_text(json.dumps({**manifest, "sha256": digest(manifest)}))
+    with pytest.raises(GoldenMismatchError, match="actions of the golden observation must be what it was at export"):
+        load_artifact(copy)
+
+
+def test_a_descent_under_way_that_changed_is_noticed(copy, tmp_path):
+    """What a robot's loop runs is another program than the policy's own answer; an older artifact is not asked for it."""
+    other = export_policy(quadratic_policy(step_size=0.2, stiffness=0.3), tmp_path / "other", ["cpu"])
+    shutil.copy(other / "minimize.bin", copy / "minimize.bin")
+    reseal(copy, "minimize.bin")
+    with pytest.raises(GoldenMismatchError, match="under_way_actions of the golden observation must be what it was at export"):
+        load_artifact(copy)
+    older = {name: value for name, value in load_file(copy / "golden.safetensors").items() if "under_way" not in name}
+    save_file(older, copy / "golden.safetensors")
+    reseal(copy, "golden.safetensors")
+    load_artifact(copy)
 
 
 def test_another_number_of_looks_is_no_mismatch_and_another_shape_is_named(policy):
@@ -204,6 +268,21 @@ def test_another_number_of_looks_is_no_mismatch_and_another_shape_is_named(polic
 def test_a_folder_that_is_no_artifact_is_said_to_be_none(tmp_path):
     with pytest.raises(ArtifactError, match="artifact must be a folder with a manifest.json"):
         load_artifact(tmp_path)
+
+
+def test_a_worker_that_finds_no_manifest_is_told_so_and_not_which_package_a_run_would_need(copy, monkeypatch):
+    for name in ("ebt_jax.training.trained", "ebt_jax.checkpoint"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    (copy / MANIFEST).unlink()
+    with pytest.raises(ArtifactError, match=r"folder on a disk with a manifest.json, .* \(no orbax.checkpoint\), got .*/artifact. Correct"):
+        ebt_jax.load(copy)
+
+
+def test_an_artifact_in_a_bucket_is_to_be_copied(copy, monkeypatch):
+    monkeypatch.setattr("etils.epath.Path", lambda path: pathlib.Path(path.replace("gs://bucket", str(copy.parent))))
+    with pytest.raises(ArtifactError, match="an artifact must lie on a disk, got gs://bucket/artifact. Copy the folder"):
+        ebt_jax.load("gs://bucket/artifact")
 
 
 def test_the_calibration_comes_along_and_what_takes_time_is_said(policy, tmp_path, caplog):

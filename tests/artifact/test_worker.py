@@ -12,6 +12,7 @@ import pytest
 from quadratic import quadratic_policy
 from safetensors import safe_open
 from safetensors.numpy import load_file
+from typed import outcomes
 from untrained import SEEING, SPECS, keys, observe, untrained_policy
 
 import ebt_jax
@@ -103,14 +104,24 @@ def test_diffusion_answers_alike_to_the_last_bit_but_one(tmp_path):
         np.testing.assert_allclose(frozen.actions, live.actions, atol=2 * np.finfo(np.float32).eps)
 
 
-@pytest.mark.parametrize("output", ["again", "params.safetensors"])
-def test_the_command_takes_no_artifact(output, tmp_path):
-    (tmp_path / "manifest.json").write_text("{}")
-    command = [sys.executable, "-m", "ebt_jax.export", f"--policy={tmp_path}", f"--output={tmp_path / output}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert f"policy must be a run, whose descent can be lowered, got the artifact {tmp_path}. Export from the checkpoint" in done.stderr
-    assert not (tmp_path / output).exists()
+def test_wrong_usage_ends_with_2_before_anything_is_loaded(tmp_path):
+    artifact, new = tmp_path / "artifact", tmp_path / "new"
+    artifact.mkdir()
+    (artifact / "manifest.json").write_text("{}")
+    no_run = f"--policy must be a run, whose descent can be lowered, got the artifact {artifact}. Export from the checkpoint"
+    wrong = (
+        ((f"--policy={artifact}", f"--output={new}"), no_run),
+        ((f"--policy={artifact}", f"--output={new}.safetensors"), no_run),
+        (("--policy=run", f"--output={new}", "--platforms=gpu"), "--platforms must be among ('cpu', 'cuda', 'tpu'), got ['gpu']"),
+        (("--policy=run", f"--output={artifact}"), "--output must be a new or empty folder"),
+        (("--policy=run", f"--output={new}", "--sample_steps=two"), "--sample_steps must be numbers, got two"),
+        (("--policy=run", f"--output={new}", "--sample_steps=0"), "--sample_steps must be at least 1, got 0"),
+    )
+    *refused, loaded = outcomes("export", [*(flags for flags, _ in wrong), ("--policy=run", f"--output={new}")])
+    for (flags, words), (code, said) in zip(wrong, refused, strict=True):
+        assert (code, words in said, "loaded" in said) == (2, True, False), (flags, said)
+    assert loaded[0] == 3
+    assert not new.exists()
 
 
 @pytest.mark.slow
@@ -123,7 +134,7 @@ def test_the_command_exports_what_load_takes(tiny_run, tmp_path):
     assert manifest["sample_steps"] == {"own": 2, "all": [2, 3]}
     assert "lowering sample_3 for cpu, cuda, tpu" in done.stderr
     again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 1
+    assert again.returncode == 2
     assert "output must be a new or empty folder" in again.stderr
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from formulas import formula_policy, suite_specs
 from quadratic import quadratic_policy
+from typed import outcomes
 
 import ebt_jax
 from ebt_jax.artifact import export_policy, load_artifact
@@ -112,6 +113,11 @@ def test_an_artifact_is_sealed(tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"policy must be a run.*got the artifact"):
         find_step(tmp_path)
+
+
+def test_a_risk_that_is_none_is_wrong_usage():
+    ((code, said),) = outcomes("calibrate", [("--policy=run", "--risk=1.5")])
+    assert (code, "--risk must lie between 0 and 1, got 1.5" in said, "loaded" in said) == (2, True, False), said
 
 
 @pytest.mark.slow

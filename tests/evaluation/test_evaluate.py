@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+from typed import outcomes
+
 from ebt_jax.data.settings import bundled_sample_dir
 from ebt_jax.stopping import Stopping
 
@@ -19,6 +21,17 @@ from ebt_jax import cli, evaluate
 from ebt_jax.policy import Experiment
 ebt_jax.loading.load = lambda path: {policy}
 cli.run(evaluate.main, evaluate.__doc__)
+"""
+PARTICULAR = """
+import dataclasses, formulas
+def load(path):
+    policy = formulas.reaching_policy()
+    def sample(params, context, keys, num_steps):
+        if num_steps != 2:
+            raise ValueError(f"num_steps must be 2, got {num_steps}.")
+        return policy.method.sample(params, context, keys, num_steps)
+    return dataclasses.replace(policy, method=policy.method._replace(sample=sample))
+ebt_jax.loading.load = load
 """
 
 
@@ -109,29 +122,40 @@ def test_without_a_suite_the_evaluation_is_that_of_the_config(tmp_path: pathlib.
 
 
 def test_wrong_usage_ends_with_2_before_anything_is_loaded(tmp_path: pathlib.Path) -> None:
-    unknown = run("--policy=formula", "--suite=metaworld", "--tasks=reach-v2", f"--output={tmp_path}")
-    assert unknown.returncode == 2
-    assert "got reach-v2" in unknown.stderr
-    folderless = run("--policy=formula", "--suite=dataset", f"--output={tmp_path}")
-    assert folderless.returncode == 2
-    assert "--data_dir" in folderless.stderr
-
-
-def test_what_would_be_wrong_only_hours_later_is_refused_at_once(tmp_path: pathlib.Path) -> None:
-    """A cap that every worker times for itself; doubt in another answer than the one that is executed; flags that would change nothing."""
+    """Also what would be wrong only hours later: a cap that every worker times for itself, doubt in another answer than is executed."""
     ask = ("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", f"--output={tmp_path}")
-    for flags, message in (
+    wrong = (
+        (("--tasks=reach-v2",), "got reach-v2"),
+        (("--suite=dataset",), "--data_dir"),
         (("--worker=0/2", "--budget_ms=50"), "--budget_ms must not go with --worker"),
-        (
-            ("--doubt", "--sample_steps=4", "--max_steps=4", "--execution=realtime"),
-            "--sample_steps and --max_steps and --execution=realtime",
-        ),
+        (("--doubt", "--sample_steps=4", "--execution=realtime"), "got --sample_steps and --execution=realtime"),
+        (("--sample_steps=4", "--max_steps=4"), "--sample_steps must not go with --max_steps: their cap takes its place"),
         (("--ensemble_decay=0.1",), "--ensemble_decay must be of --execution=ensemble, got --execution=receding"),
         (("--suite=dataset", "--data_dir=.", "--max_steps=4"), "--max_steps must be of a closed loop, got --suite=dataset"),
-    ):
-        done = run(*ask, *flags)
-        assert done.returncode == 2
-        assert message in done.stderr
+        (("--committed=2",), "execution.committed must be 0 unless execution.kind is 'realtime', got 2 for 'receding'"),
+        (("--execution=realtime", "--execution_horizon=2", "--committed=3"), "must lie in [0, execution.horizon = 2], got 3"),
+        (("--max_steps=100",), "--max_steps"),
+        (("--stop_gradient=nan",), "stopping.min_gradient must be at least 0, got nan"),
+        (("--num_envs=17",), "--num_envs"),
+    )
+    *refused, loaded = outcomes("evaluate", [*((*ask, *flags) for flags, _ in wrong), ask])
+    for (flags, words), (code, said) in zip(wrong, refused, strict=True):
+        assert (code, words in said, "loaded" in said) == (2, True, False), (flags, said)
+    assert loaded[0] == 3
+
+
+def test_what_a_policy_cannot_be_asked_is_wrong_usage(tmp_path: pathlib.Path) -> None:
+    ask = ("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", "--episodes=2", f"--output={tmp_path}")
+    wrong = (
+        (("--execution_horizon=9",), "execution_horizon must be in [1, 8] (the chunk, less what is committed), got 9"),
+        (("--max_steps=4",), "stopping must be asked of a policy that descends"),
+        (("--execution=realtime",), "warm_start must be asked of a policy that descends"),
+        (("--worker=3/4",), "--worker must be of at most the 2 episodes, got 3/4"),
+        (("--sample_steps=3",), "--sample_steps: num_steps must be 2, got 3"),
+    )
+    found = outcomes("evaluate", [(*ask, *flags) for flags, _ in wrong], prepare=PARTICULAR)
+    for (flags, words), (code, said) in zip(wrong, found, strict=True):
+        assert (code, words in said) == (2, True), (flags, said)
 
 
 def test_a_cap_is_a_cap_without_any_rule(tmp_path: pathlib.Path) -> None:

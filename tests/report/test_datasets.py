@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from typed import outcomes
 
 from ebt_jax.data.folder import find_folder
 from ebt_jax.data.inspection import facts, mixture_rows, sample
@@ -44,9 +45,14 @@ def test_a_dataset_gets_a_table_a_page_and_json(tmp_path: pathlib.Path) -> None:
 
 
 def test_wrong_usage_ends_with_2(tmp_path: pathlib.Path) -> None:
-    done = command(f"--data_dir={tmp_path}", "--dataset=a", "--mixture=b")
-    assert done.returncode == 2
-    assert "must not both be given" in done.stderr
+    wrong = (
+        (("--dataset=a", "--mixture=b"), "must not both be given"),
+        (("--mixture=octo/nobody",), "mixture must be a dataset, a JSON file or one of"),
+        (("--mixture=a", "--validation_fraction=1.5"), "validation_fraction must be in [0, 1), got 1.5"),
+    )
+    found = outcomes("inspect_data", [(f"--data_dir={tmp_path}", *flags) for flags, _ in wrong])
+    for (flags, words), (code, said) in zip(wrong, found, strict=True):
+        assert (code, words in said) == (2, True), (flags, said)
 
 
 def test_a_folder_lists_what_lies_in_it_and_what_nobody_describes(tmp_path: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 """What a request may hold, and how each fault is named."""
 
+import dataclasses
 import math
 
 import echo
@@ -8,6 +9,7 @@ import pytest
 
 from ebt_jax.images import resize
 from ebt_jax.serving.schema import RequestError, Schema
+from ebt_jax.specs import LanguageSpec
 from ebt_jax.text import tokenize
 
 SCHEMA = Schema(echo.SPECS, sample_steps=(2, 20), max_chunks=64)
@@ -44,6 +46,18 @@ def test_a_camera_left_out_is_masked():
     del message["images/primary"]
     request = SCHEMA.parse(message, 0, 0, 0)
     assert not request.observation.image_masks["primary"].any()
+
+
+def test_who_has_no_instruction_must_say_so():
+    """Only who says "" has none; a policy that reads no text is asked for none."""
+    message = echo.observation(1.0)
+    del message["prompt"]
+    with pytest.raises(RequestError, match="prompt must be the instruction, as the policy reads text .* got none"):
+        SCHEMA.parse(message, 0, 0, 0)
+    assert not SCHEMA.parse({**message, "prompt": ""}, 0, 0, 0).observation.language_mask.any()
+    observation = dataclasses.replace(echo.SPECS.observation, language=LanguageSpec())
+    mute = Schema(dataclasses.replace(echo.SPECS, observation=observation), sample_steps=(2,), max_chunks=64)
+    assert mute.parse(message, 0, 0, 0).observation.language.shape == (1, 0)
 
 
 def test_what_the_client_names_counts():

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from typed import outcomes
 
 import ebt_jax
 from ebt_jax.serving.client import Client
@@ -35,11 +36,36 @@ def test_a_trained_policy_is_served(tiny_run):
             process.kill()
 
 
-def test_wrong_usage_is_exit_code_2():
-    command = [sys.executable, "-m", "ebt_jax.serve", "--policy=nowhere", "--batch_sizes=one"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "--batch_sizes must be whole numbers, got one" in done.stderr
+def test_wrong_usage_is_exit_code_2_before_anything_is_loaded(tmp_path):
+    (tmp_path / "short").write_text("abc\n")
+    wrong = (
+        (("--batch_sizes=one",), "--batch_sizes must be whole numbers, got one"),
+        (("--batch_sizes=4,1",), "--batch_sizes must be positive and ascending, got (4, 1)"),
+        (("--sample_steps=0",), "--sample_steps must be positive, got (0,)"),
+        (("--host=0.0.0.0",), "host must be a loopback address where no token is set, got 0.0.0.0"),
+        ((f"--token_file={tmp_path / 'short'}",), "the token must have at least 16 characters, got 3"),
+        ((f"--token_file={tmp_path / 'none'}",), "--token_file must be a file that can be read"),
+    )
+    *refused, loaded = outcomes("serve", [*(("--policy=nowhere", *flags) for flags, _ in wrong), ("--policy=nowhere",)])
+    for (flags, words), (code, said) in zip(wrong, refused, strict=True):
+        assert (code, words in said, "loaded" in said) == (2, True, False), (flags, said)
+    assert loaded[0] == 3
+
+
+def test_steps_that_the_policy_does_not_take_are_wrong_usage():
+    taking_two = """
+def load(path):
+    import dataclasses, echo
+    def sample(*given):
+        if given[-1] > 2:
+            raise ValueError(f"num_steps must be at most 2, got {given[-1]}.")
+        return policy.method.sample(*given)
+    policy = echo.echo_policy()
+    return dataclasses.replace(policy, method=policy.method._replace(sample=sample))
+ebt_jax.loading.load = load
+"""
+    ((code, said),) = outcomes("serve", [("--policy=echo", "--sample_steps=1,3")], prepare=taking_two)
+    assert (code, "--sample_steps: num_steps must be at most 2, got 3" in said) == (2, True), said
 
 
 @pytest.mark.slow

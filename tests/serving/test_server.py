@@ -78,6 +78,17 @@ def test_a_policy_with_a_tokenizers_vocabulary_is_served(serve):
             client.infer({**echo.observation(1), "prompt": "x" * 65_537})
 
 
+def test_a_camera_that_a_client_does_not_send_is_named_once(port, caplog):
+    sent, left_out = echo.observation(1), echo.observation(1)
+    del left_out["images/primary"]
+    for observations, warnings in (((left_out, left_out), 1), ((sent, left_out), 0)):
+        caplog.clear()
+        with Client(f"ws://127.0.0.1:{port}") as client:
+            for observation in observations:
+                client.infer(observation)
+        assert caplog.text.count("sends no images/primary: the policy acts without") == warnings
+
+
 def test_only_what_was_compiled_can_be_asked_for(client):
     assert client.metadata["limits"]["sample_steps"] == [2, 1]
     with pytest.raises(ServerError, match="sample_steps must be one of 2, 1, .* got 3"):
