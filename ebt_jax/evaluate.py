@@ -83,6 +83,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "", "Suite dataset: the folder that 
 _SPLIT = flags.DEFINE_enum(
     "split", "train", ["train", "validation"], "Suite dataset: the episodes that the policy's run trained on, or those it held out."
 )
+cli.on_disk("output")
 
 
 class Asked(NamedTuple):
