@@ -23,7 +23,7 @@ import importlib.util
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from absl import flags, logging
@@ -135,12 +135,13 @@ def _finish(output: pathlib.Path, about: dict[str, Any], rollouts: Any) -> None:
     from ebt_jax.evaluation.results import closed_loop_results, failures
     from ebt_jax.evaluation.statistics import wilson_interval
 
-    results = {**closed_loop_results(rollouts), "videos": [f"{VIDEOS}/{film}" for film in rollouts.films]}
+    results = closed_loop_results(rollouts, Disturbance(**about["disturbance"]))
+    results |= {"videos": [f"{VIDEOS}/{film}" for film in rollouts.films]}
     for task, found in results["tasks"].items():
         words = _words(found["successes"], found["episodes"], found["wilson_95"])
-        print(f"{task}: {words}{_stopped(found['failures'])}{_metrics(found)}")
+        print(f"{task}: {words}{_disturbed([found])}{_stopped(found['failures'])}{_metrics(found)}")
     successes, episodes = (sum(found[name] for found in results["tasks"].values()) for name in ("successes", "episodes"))
-    words = _words(successes, episodes, wilson_interval(successes, episodes))
+    words = _words(successes, episodes, wilson_interval(successes, episodes)) + _disturbed(results["tasks"].values())
     _write(output, {**about, **results}, f"success rate {words}{_stopped(failures(rollouts.episodes))}")
 
 
@@ -196,6 +197,14 @@ def _checked_disturbance() -> Disturbance:
         return Disturbance(_DISTURB_AT.value, _PUSH.value, _RELEASE.value, _NOISE.value)
     except ValueError as error:
         raise flags.ValidationError(f"--disturb_at, --push, --release and --observation_noise must fit together: {error}") from error
+
+
+def _check_disturbance(disturbance: Disturbance, policy: Any, suite: str) -> None:
+    """Raises flags.ValidationError for one that would never happen to this policy."""
+    try:
+        disturbance.check(len(policy.specs.observation.proprio), simulators.embodiment(suite).max_steps)
+    except ValueError as error:
+        raise flags.ValidationError(f"--disturb_at and --observation_noise must come to pass: {error}") from error
 
 
 def _check_flags() -> None:
@@ -276,6 +285,7 @@ def _closed_loop(
 
     if _DOUBT.value:
         policy.check_energy("--doubt")
+    _check_disturbance(disturbance, policy, asked.suite)
     execution = Execution(_EXECUTION.value, horizon, _DECAY.value, _COMMITTED.value)
     asking = Asking(_SAMPLE_STEPS.value, _stopping(policy, BATCH_SIZE), _NUM_STARTS.value)
     videos = _VIDEOS.value if shard is None else 0
@@ -365,6 +375,12 @@ def _open_loop(policy: Any, asked: Asked) -> tuple[dict[str, Any], str]:
 def _words(successes: int, episodes: int, interval: Any) -> str:
     low, high = interval
     return f"{successes / episodes:.3f} ({successes} of {episodes} episodes, 95 % interval {low:.3f} to {high:.3f})"
+
+
+def _disturbed(tasks: Iterable[dict[str, Any]]) -> str:
+    found = [task["disturbed"] for task in tasks if "disturbed" in task]
+    episodes, successes = (sum(one[name] for one in found) for name in ("episodes", "successes"))
+    return f", {episodes} were disturbed ({successes} of them succeeded)" if found else ""
 
 
 def _stopped(failures: dict[str, int]) -> str:

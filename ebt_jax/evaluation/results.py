@@ -19,16 +19,21 @@ from ebt_jax.evaluation.doubt import predicts_failure
 from ebt_jax.evaluation.measured import EpisodeResult, Rollouts
 from ebt_jax.evaluation.statistics import wilson_interval
 from ebt_jax.policy import Identity
+from ebt_jax.simulators.disturbance import UNDISTURBED, Disturbance
 
 PACKAGES = ("ebt_jax", "jax", "jaxlib", "flax", "numpy", "metaworld", "robosuite", "mujoco", "gym-pusht", "pymunk")
 
 
-def closed_loop_results(rollouts: Rollouts) -> dict[str, Any]:
-    """The part of results.json that rollouts give: tasks, mean success rate, sampler steps, latency of a batch, throughput."""
+def closed_loop_results(rollouts: Rollouts, disturbance: Disturbance = UNDISTURBED) -> dict[str, Any]:
+    """The part of results.json that rollouts give: tasks, mean success rate, sampler steps, latency of a batch, throughput.
+
+    Under a disturbance each task says in `disturbed` in how many episodes it happened, and how many of those succeeded: one that ended
+    sooner is no recovery.
+    """
     by_task = collections.defaultdict(list)
     for episode in rollouts.episodes:
         by_task[episode.task].append(episode)
-    tasks = {task: _task(episodes) for task, episodes in by_task.items()}
+    tasks = {task: _task(episodes, disturbance) for task, episodes in by_task.items()}
     return {
         "tasks": tasks,
         "mean_success_rate": float(np.mean([task["success_rate"] for task in tasks.values()])),
@@ -129,13 +134,16 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _task(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
+def _task(episodes: Sequence[EpisodeResult], disturbance: Disturbance) -> dict[str, Any]:
     successes = sum(episode.success for episode in episodes)
+    met = [episode for episode in episodes if disturbance.happened(episode.length)]
+    disturbed = {"disturbed": {"episodes": len(met), "successes": sum(episode.success for episode in met)}}
     noted = [episode for episode in episodes if episode.doubt and not episode.failure]
     return {
         "episodes": len(episodes),
         "successes": successes,
         "success_rate": successes / len(episodes),
+        **(disturbed if disturbance != UNDISTURBED else {}),
         "failures": failures(episodes),
         "wilson_95": list(wilson_interval(successes, len(episodes))),
         "mean_return": float(np.mean([episode.total for episode in episodes])),

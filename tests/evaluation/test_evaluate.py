@@ -45,6 +45,15 @@ def test_closed_loop_writes_results_and_ends_in_the_success_rate(tmp_path: pathl
     assert "<video" in (tmp_path / "report.html").read_text()
 
 
+def test_a_disturbance_that_nobody_met_is_no_recovery(tmp_path: pathlib.Path) -> None:
+    ask = ("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", "--episodes=2", "--videos=0", f"--output={tmp_path}")
+    done = run(*ask, "--release=5", "--disturb_at=400")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("interval 0.342 to 1.000), 0 were disturbed (0 of them succeeded)")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["tasks"]["reach-v3"]["disturbed"] == {"episodes": 0, "successes": 0}
+
+
 def test_a_task_that_has_no_result_ends_with_1_after_all_is_written(tmp_path: pathlib.Path) -> None:
     flags = ("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", "--episodes=1", "--videos=0", f"--output={tmp_path}")
     done = run(*flags, policy="formulas.diverging(formulas.reaching_policy(), 0, 0, 4)")
@@ -128,6 +137,7 @@ def test_what_would_be_wrong_only_hours_later_is_refused_at_once(tmp_path: pathl
         ),
         (("--ensemble_decay=0.1",), "--ensemble_decay must be of --execution=ensemble, got --execution=receding"),
         (("--suite=dataset", "--data_dir=.", "--max_steps=4"), "--max_steps must be of a closed loop, got --suite=dataset"),
+        (("--release=5", "--disturb_at=500"), "less than 500, the steps of this suite's episodes, got 500"),
     ):
         done = run(*ask, *flags)
         assert done.returncode == 2
