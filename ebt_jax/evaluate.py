@@ -12,9 +12,9 @@ compares actions with a dataset's, without acting; the last two share a closed l
 together. PATH is a run or an exported artifact.
 
 A dataset that the policy's run learnt from is split as there: --split=validation is what the run held out. Writes DIR/results.json,
-DIR/report.html and, in closed loop, DIR/videos/TASK/*.mp4; without the packages that draw and film, results.json alone. The last line is
-the result, and says of a dataset's episodes whether the policy was trained on them. A closed loop that is stopped or killed goes on when
-the same command is started again: no finished episode is run twice.
+DIR/report.html and, in closed loop, films that results.json names; without the packages that draw and film, results.json alone. The last
+line is the result, and says of a dataset's episodes whether the policy was trained on them. A closed loop that is stopped or killed goes
+on when the same command is started again: no finished episode is run twice.
 """
 
 import contextlib
@@ -32,8 +32,6 @@ from ebt_jax import cli, simulators
 from ebt_jax.interruption import Interrupted, termination_requested
 from ebt_jax.simulators.disturbance import Disturbance
 from ebt_jax.whole import write_whole
-
-VIDEOS = "videos"
 
 _POLICY = flags.DEFINE_string("policy", None, "A workdir, its checkpoints, one step of them, or an artifact.")
 _SUITE = flags.DEFINE_enum("suite", None, [*simulators.SUITES, "dataset"], "Where to evaluate; that of the run's config where unset.")
@@ -132,11 +130,12 @@ def _merge(output: pathlib.Path) -> None:
 
 def _finish(output: pathlib.Path, about: dict[str, Any], rollouts: Any) -> None:
     """results.json of a closed loop, and its lines."""
+    from ebt_jax.evaluation.films import film_folder
     from ebt_jax.evaluation.results import closed_loop_results, failures
     from ebt_jax.evaluation.statistics import wilson_interval
 
     results = closed_loop_results(rollouts, Disturbance(**about["disturbance"]))
-    results |= {"videos": [f"{VIDEOS}/{film}" for film in rollouts.films]}
+    results |= {"videos": [f"{film_folder(about)}/{film}" for film in rollouts.films]}
     for task, found in results["tasks"].items():
         words = _words(found["successes"], found["episodes"], found["wilson_95"])
         print(f"{task}: {words}{_disturbed([found])}{_stopped(found['failures'])}{_metrics(found)}")
@@ -156,8 +155,11 @@ def _finish_part(output: pathlib.Path, shard: tuple[int, int], about: dict[str, 
 
 
 def _write(output: pathlib.Path, results: dict[str, Any], headline: str) -> None:
-    """results.json, and the report where what draws it is installed; prints the headline last."""
+    """results.json, without the films of earlier ones, and the report where what draws it is installed; prints the headline last."""
+    from ebt_jax.evaluation.films import remove_other_films
+
     write_whole(output / "results.json", json.dumps(results, indent=2) + "\n")
+    remove_other_films(output, results.get("videos", []))
     logging.info("wrote %s", output / "results.json")
     try:  # after the results, which a farm's machine must not lose for want of matplotlib
         from ebt_jax.report.evaluation import write_evaluation_report
@@ -278,6 +280,7 @@ def _closed_loop(
 
     Raises Interrupted where that is asked for, RuntimeError, after all is written, where a task has no result.
     """
+    from ebt_jax.evaluation.films import film_folder
     from ebt_jax.evaluation.results import check_failures
     from ebt_jax.evaluation.rollouts import BATCH_SIZE, Asking, masked_cameras, measure_doubt, renderer, rollout
     from ebt_jax.evaluation.unfinished import Unfinished, unfinished_path
@@ -317,7 +320,7 @@ def _closed_loop(
             shard=shard or (0, 1),
             num_envs=_NUM_ENVS.value,
             videos=videos,
-            video_dir=output / VIDEOS,
+            video_dir=output / film_folder(about),
             progress=cli.progress,
             finished=tuple(unfinished.kept),
             on_episode=unfinished.add,

@@ -171,7 +171,7 @@ def _films(folder: pathlib.Path, names: Sequence[str]) -> list[Markup]:
         room -= path.stat().st_size
         if len(films) == MOST_VIDEOS or room < 0:
             break
-        films.append(video(path, readable(name.removesuffix(".mp4")).removeprefix("videos ")))
+        films.append(video(path, f"{path.parent.name} {path.stem}"))
     return films
 
 

@@ -40,8 +40,10 @@ def test_closed_loop_writes_results_and_ends_in_the_success_rate(tmp_path: pathl
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["tasks"]["reach-v3"]["successes"] == 3
     assert results["execution_horizon"] == 4
-    assert results["videos"] == ["videos/reach-v3/000.mp4"]
-    assert (tmp_path / "videos" / "reach-v3" / "000.mp4").stat().st_size > 1000
+    (film,) = results["videos"]
+    assert film.endswith("/reach-v3/000.mp4")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.mp4")] == [film]
+    assert (tmp_path / film).stat().st_size > 1000
     assert "<video" in (tmp_path / "report.html").read_text()
 
 
@@ -83,6 +85,29 @@ def test_an_evaluation_that_is_stopped_goes_on(tmp_path: pathlib.Path) -> None:
     assert one["tasks"] == other["tasks"]
     assert one["sample_steps"] == other["sample_steps"]
     assert not kept.exists()
+
+
+def test_an_evaluation_that_is_stopped_changes_no_film_that_older_results_name(tmp_path: pathlib.Path) -> None:
+    ask = ("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", "--videos=1", "--num_envs=1", f"--output={tmp_path}")
+    assert run(*ask, "--episodes=1").returncode == 0
+    (old,) = json.loads((tmp_path / "results.json").read_text())["videos"]
+    before, mine = (tmp_path / old).read_bytes(), tmp_path / "videos" / "mine" / "000.mp4"
+    mine.parent.mkdir()
+    mine.write_bytes(before)
+    others = (*ask, "--episodes=6", "--release=4")
+    with subprocess.Popen(command(*others), stderr=subprocess.PIPE, text=True) as second:
+        while not (tmp_path / "unfinished.jsonl").exists():
+            assert second.poll() is None
+            time.sleep(0.01)
+        second.send_signal(signal.SIGTERM)
+        second.communicate()
+    assert second.returncode == 75
+    assert json.loads((tmp_path / "results.json").read_text())["videos"] == [old]
+    assert (tmp_path / old).read_bytes() == before
+    assert run(*others).returncode == 0
+    (new,) = json.loads((tmp_path / "results.json").read_text())["videos"]
+    assert new != old
+    assert sorted(tmp_path.rglob("*.mp4")) == sorted([tmp_path / new, mine])  # old films go, and nothing else does
 
 
 def test_open_loop_measures_what_the_run_held_out_and_says_so(tmp_path: pathlib.Path) -> None:
