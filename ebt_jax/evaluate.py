@@ -97,6 +97,7 @@ def main() -> None:
     """Loads, runs, writes, prints."""
     output = pathlib.Path(_OUTPUT.value)
     if _MERGE.value:
+        _check_merge()
         _merge(output)
         return
     from ebt_jax.evaluation.results import conditions
@@ -117,6 +118,16 @@ def main() -> None:
         _write(output, {**about, **measured}, headline)
         return
     _closed_loop(policy, asked, output, shard, horizon, disturbance, about)
+
+
+def _check_merge() -> None:
+    """Raises flags.ValidationError for a flag that --merge would ignore."""
+    own = flags.FLAGS.flags_by_module_dict()[flags.FLAGS.find_module_defining_flag(_MERGE.name)]
+    given = [flag.name for flag in own if flag.present and flag.name not in (_MERGE.name, _OUTPUT.name)]
+    if given:
+        raise flags.ValidationError(
+            f"--{' and --'.join(given)} must not go with --merge, which reads what the workers measured. Leave them out, or evaluate anew."
+        )
 
 
 def _merge(output: pathlib.Path) -> None:
@@ -181,6 +192,10 @@ def _checked_shard() -> tuple[int, int] | None:
         return None
     if _SUITE.value == "dataset":
         raise flags.ValidationError("--worker must be of a closed loop, got --suite=dataset.")
+    if _VIDEOS.present and _VIDEOS.value:
+        raise flags.ValidationError(
+            f"--videos must not go with --worker, which films nothing, got {_VIDEOS.value}. Film a few episodes without --worker."
+        )
     if _BUDGET_MS.value:
         raise flags.ValidationError(
             "--budget_ms must not go with --worker: each machine would find a cap of its own. Find one, and give it as --max_steps."

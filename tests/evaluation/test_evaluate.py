@@ -156,6 +156,8 @@ def test_what_would_be_wrong_only_hours_later_is_refused_at_once(tmp_path: pathl
     ask = ("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", f"--output={tmp_path}")
     for flags, message in (
         (("--worker=0/2", "--budget_ms=50"), "--budget_ms must not go with --worker"),
+        (("--worker=0/2", "--videos=3"), "--videos must not go with --worker, which films nothing, got 3"),
+        (("--merge", "--seed=1"), "--policy and --suite and --tasks and --seed must not go with --merge"),
         (
             ("--doubt", "--sample_steps=4", "--max_steps=4", "--execution=realtime"),
             "--sample_steps and --max_steps and --execution=realtime",
