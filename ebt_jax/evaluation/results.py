@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from ebt_jax import simulators
 from ebt_jax.evaluation.doubt import predicts_failure
 from ebt_jax.evaluation.measured import EpisodeResult, Rollouts
 from ebt_jax.evaluation.statistics import wilson_interval
 from ebt_jax.policy import Identity
 from ebt_jax.simulators.disturbance import UNDISTURBED, Disturbance
 
-PACKAGES = ("ebt_jax", "jax", "jaxlib", "flax", "numpy", "metaworld", "robosuite", "mujoco", "gym-pusht", "pymunk")
+PACKAGES = ("ebt_jax", "jax", "jaxlib", "flax", "numpy")
+"""Beside those of the suites, `simulators.Adapter.versions`."""
 
 
 def closed_loop_results(rollouts: Rollouts, disturbance: Disturbance = UNDISTURBED) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def conditions(policy: Identity, suite: str, seed: int, execution_horizon: int) 
 def versions() -> dict[str, str]:
     """Python and the packages that can change a result, where installed."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in dict.fromkeys((*PACKAGES, *(name for suite in simulators.SUITES.values() for name in suite.versions))):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
