@@ -122,7 +122,7 @@ def main() -> None:
 
 def _check_merge() -> None:
     """Raises flags.ValidationError for a flag that --merge would ignore."""
-    own = flags.FLAGS.flags_by_module_dict()[flags.FLAGS.find_module_defining_flag(_MERGE.name)]
+    own = next(found for found in flags.FLAGS.flags_by_module_dict().values() if any(flag.name == _MERGE.name for flag in found))
     given = [flag.name for flag in own if flag.present and flag.name not in (_MERGE.name, _OUTPUT.name)]
     if given:
         raise flags.ValidationError(
