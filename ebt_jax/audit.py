@@ -27,6 +27,7 @@ _REFERENCES = flags.DEFINE_integer("references", 64, "Chunks of the dataset that
 _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "T of relative_energy, in units of the energy.", lower_bound=1e-6)
 _SEED = flags.DEFINE_integer("seed", 0, "Draws the reference chunks and the policy's noise.", lower_bound=0)
 _TOP = flags.DEFINE_integer("top", 12, "Chunks to draw in the report.", lower_bound=1)
+cli.on_disk("output")
 
 
 def main() -> None:

@@ -66,6 +66,16 @@ def wrong_usage(prefix: str = "") -> Iterator[None]:
         raise flags.ValidationError(f"{prefix}{error}") from error
 
 
+def on_disk(*names: str) -> None:
+    """Declares flags that name where something is written. A bucket there is wrong usage: it would become a local folder called gs:."""
+    for name in names:
+        flags.register_validator(
+            name,
+            lambda value: not value or "://" not in value,
+            "must lie on a disk. Mount the bucket and name a place in it (launch/README.md), or choose another.",
+        )
+
+
 def _outcome(main: Callable[[], None]) -> tuple[int, str]:
     """Exit code and last line of what `main` came to."""
     try:

@@ -23,6 +23,7 @@ _NOISE = flags.DEFINE_float(
     "noise", 0.1, "Noise on what is executed, as a fraction of the action's limit; labels stay clean.", lower_bound=0.0
 )
 _CAMERAS = flags.DEFINE_list("cameras", [], "Cameras to record (primary, secondary, wrist); needs a working OpenGL.")
+cli.on_disk("output")
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder to write the dataset under
 _NAME = flags.DEFINE_string("name", "", "The dataset's name; the spec's, or that of the input, where empty.")
 _EPISODES = flags.DEFINE_list("episodes", [], "Numbers of the source's episodes to take, from 0, as 0-9,15; all where empty.")
 _SPEC = flags.DEFINE_string("spec", "", "JSON like ebt_spec.json: what the numbers mean, where the source does not say.")
+cli.on_disk("output")
 
 
 def main() -> None:

@@ -12,9 +12,9 @@ compares actions with a dataset's, without acting; the last two share a closed l
 together. PATH is a run or an exported artifact.
 
 A dataset that the policy's run learnt from is split as there: --split=validation is what the run held out. Writes DIR/results.json,
-DIR/report.html and, in closed loop, DIR/videos/TASK/*.mp4; without the packages that draw and film, results.json alone. The last line is
-the result, and says of a dataset's episodes whether the policy was trained on them. A closed loop that is stopped or killed goes on when
-the same command is started again: no finished episode is run twice.
+DIR/report.html and, in closed loop, films that results.json names; without the packages that draw and film, results.json alone. The last
+line is the result, and says of a dataset's episodes whether the policy was trained on them. A closed loop that is stopped or killed goes
+on when the same command is started again: no finished episode is run twice.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import importlib.util
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from absl import flags, logging
@@ -33,8 +33,6 @@ from ebt_jax.interruption import Interrupted, termination_requested
 from ebt_jax.simulators.disturbance import Disturbance
 from ebt_jax.stopping import CAPACITY, Stopping
 from ebt_jax.whole import write_whole
-
-VIDEOS = "videos"
 
 _POLICY = flags.DEFINE_string("policy", None, "A workdir, its checkpoints, one step of them, or an artifact.")
 _ROBOT = flags.DEFINE_string("robot", "", "Of a run on several datasets: in whose numbers to act; the heaviest's where empty.")
@@ -89,6 +87,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "", "Suite dataset: the folder that 
 _SPLIT = flags.DEFINE_enum(
     "split", "train", ["train", "validation"], "Suite dataset: the episodes that the policy's run trained on, or those it held out."
 )
+cli.on_disk("output")
 
 
 class Asked(NamedTuple):
@@ -104,6 +103,7 @@ def main() -> None:
     """Loads, runs, writes, prints."""
     output = pathlib.Path(_OUTPUT.value)
     if _MERGE.value:
+        _check_merge()
         _merge(output)
         return
     from ebt_jax.evaluation.results import conditions
@@ -129,6 +129,16 @@ def main() -> None:
     _closed_loop(policy, asked, output, shard, horizon, disturbance, about)
 
 
+def _check_merge() -> None:
+    """Raises flags.ValidationError for a flag that --merge would ignore."""
+    own = next(found for found in flags.FLAGS.flags_by_module_dict().values() if any(flag.name == _MERGE.name for flag in found))
+    given = [flag.name for flag in own if flag.present and flag.name not in (_MERGE.name, _OUTPUT.name)]
+    if given:
+        raise flags.ValidationError(
+            f"--{' and --'.join(given)} must not go with --merge, which reads what the workers measured. Leave them out, or evaluate anew."
+        )
+
+
 def _merge(output: pathlib.Path) -> None:
     from ebt_jax.evaluation.results import check_failures
     from ebt_jax.evaluation.shards import merge_shards
@@ -140,15 +150,17 @@ def _merge(output: pathlib.Path) -> None:
 
 def _finish(output: pathlib.Path, about: dict[str, Any], rollouts: Any) -> None:
     """results.json of a closed loop, and its lines."""
+    from ebt_jax.evaluation.films import film_folder
     from ebt_jax.evaluation.results import closed_loop_results, failures
     from ebt_jax.evaluation.statistics import wilson_interval
 
-    results = {**closed_loop_results(rollouts), "videos": [f"{VIDEOS}/{film}" for film in rollouts.films]}
+    results = closed_loop_results(rollouts, Disturbance(**about["disturbance"]))
+    results |= {"videos": [f"{film_folder(about)}/{film}" for film in rollouts.films]}
     for task, found in results["tasks"].items():
         words = _words(found["successes"], found["episodes"], found["wilson_95"])
-        print(f"{task}: {words}{_stopped(found['failures'])}{_metrics(found)}")
+        print(f"{task}: {words}{_disturbed([found])}{_stopped(found['failures'])}{_metrics(found)}")
     successes, episodes = (sum(found[name] for found in results["tasks"].values()) for name in ("successes", "episodes"))
-    words = _words(successes, episodes, wilson_interval(successes, episodes))
+    words = _words(successes, episodes, wilson_interval(successes, episodes)) + _disturbed(results["tasks"].values())
     _write(output, {**about, **results}, f"success rate {words}{_stopped(failures(rollouts.episodes))}")
 
 
@@ -163,8 +175,11 @@ def _finish_part(output: pathlib.Path, shard: tuple[int, int], about: dict[str, 
 
 
 def _write(output: pathlib.Path, results: dict[str, Any], headline: str) -> None:
-    """results.json, and the report where what draws it is installed; prints the headline last."""
+    """results.json, without the films of earlier ones, and the report where what draws it is installed; prints the headline last."""
+    from ebt_jax.evaluation.films import remove_other_films
+
     write_whole(output / "results.json", json.dumps(results, indent=2) + "\n")
+    remove_other_films(output, results.get("videos", []))
     logging.info("wrote %s", output / "results.json")
     try:  # after the results, which a farm's machine must not lose for want of matplotlib
         from ebt_jax.report.evaluation import write_evaluation_report
@@ -186,6 +201,10 @@ def _checked_shard() -> tuple[int, int] | None:
         return None
     if _SUITE.value == "dataset":
         raise flags.ValidationError("--worker must be of a closed loop, got --suite=dataset.")
+    if _VIDEOS.present and _VIDEOS.value:
+        raise flags.ValidationError(
+            f"--videos must not go with --worker, which films nothing, got {_VIDEOS.value}. Film a few episodes without --worker."
+        )
     if _BUDGET_MS.value:
         raise flags.ValidationError(
             "--budget_ms must not go with --worker: each machine would find a cap of its own. Find one, and give it as --max_steps."
@@ -204,6 +223,14 @@ def _checked_disturbance() -> Disturbance:
         return Disturbance(_DISTURB_AT.value, _PUSH.value, _RELEASE.value, _NOISE.value)
     except ValueError as error:
         raise flags.ValidationError(f"--disturb_at, --push, --release and --observation_noise must fit together: {error}") from error
+
+
+def _check_disturbance(disturbance: Disturbance, policy: Any, suite: str) -> None:
+    """Raises flags.ValidationError for one that would never happen to this policy."""
+    try:
+        disturbance.check(len(policy.specs.observation.proprio), simulators.embodiment(suite).max_steps)
+    except ValueError as error:
+        raise flags.ValidationError(f"--disturb_at and --observation_noise must come to pass: {error}") from error
 
 
 def _check_flags() -> None:
@@ -297,12 +324,14 @@ def _closed_loop(
     Raises flags.ValidationError for what this policy cannot be asked, Interrupted where that is asked for, RuntimeError, after all is
     written, where a task has no result.
     """
+    from ebt_jax.evaluation.films import film_folder
     from ebt_jax.evaluation.results import check_failures
     from ebt_jax.evaluation.rollouts import BATCH_SIZE, Asking, check_asked, masked_cameras, measure_doubt, renderer, rollout
     from ebt_jax.evaluation.unfinished import Unfinished, unfinished_path
 
     if shard is not None and shard[0] >= len(asked.tasks) * asked.episodes:
         raise flags.ValidationError(f"--worker must be of at most the {len(asked.tasks) * asked.episodes} episodes, got {_WORKER.value}.")
+    _check_disturbance(disturbance, policy, asked.suite)
     execution = _execution(horizon)
     with cli.wrong_usage():
         if _DOUBT.value:
@@ -338,7 +367,7 @@ def _closed_loop(
             shard=shard or (0, 1),
             num_envs=_NUM_ENVS.value,
             videos=videos,
-            video_dir=output / VIDEOS,
+            video_dir=output / film_folder(about),
             progress=cli.progress,
             finished=tuple(unfinished.kept),
             on_episode=unfinished.add,
@@ -394,6 +423,12 @@ def _open_loop(policy: Any, asked: Asked) -> tuple[dict[str, Any], str]:
 def _words(successes: int, episodes: int, interval: Any) -> str:
     low, high = interval
     return f"{successes / episodes:.3f} ({successes} of {episodes} episodes, 95 % interval {low:.3f} to {high:.3f})"
+
+
+def _disturbed(tasks: Iterable[dict[str, Any]]) -> str:
+    found = [task["disturbed"] for task in tasks if "disturbed" in task]
+    episodes, successes = (sum(one[name] for one in found) for name in ("episodes", "successes"))
+    return f", {episodes} were disturbed ({successes} of them succeeded)" if found else ""
 
 
 def _stopped(failures: dict[str, int]) -> str:

@@ -20,6 +20,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Artifact folder, new or empty; or
 _PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], "Where it will run.")
 _SAMPLE_STEPS = flags.DEFINE_list("sample_steps", [], "Steps its sampler can be asked for, beside the policy's own.")
 _EMA = flags.DEFINE_bool("ema", True, "The moving average of the parameters, as policies use it; FILE.safetensors can take the raw ones.")
+cli.on_disk("output")
 
 
 def main() -> None:

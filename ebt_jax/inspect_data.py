@@ -29,6 +29,7 @@ _SPLIT = flags.DEFINE_string("split", "train", "The split to read.")
 _SEED = flags.DEFINE_integer("seed", 0, "Picks the episodes.", lower_bound=0)
 _WEIGHTING = flags.DEFINE_enum("weighting", "given", ["given", "transitions"], "What a mixture's weights mean.")
 _VALIDATION_FRACTION = flags.DEFINE_float("validation_fraction", 0.1, "Share to hold out, for the held-out column of a mixture.")
+cli.on_disk("output")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ PARTS_DIR = flags.DEFINE_string("parts_dir", "", "Where parts of an index lie wh
 ON_BAD = flags.DEFINE_enum("on_bad", "raise", ["raise", "skip"], "What becomes of records that cannot be read; as data.on_bad.")
 PROCESSES = flags.DEFINE_integer("processes", -1, "Processes; -1 is one a core where the data are large, 0 none beside this one.")
 BEAM = flags.DEFINE_multi_string("beam", [], "A flag for Apache Beam, which then runs the jobs; may be given several times.")
+cli.on_disk("array_record", "cache_dir")
 
 
 def main() -> None:

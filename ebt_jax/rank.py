@@ -19,6 +19,7 @@ from ebt_jax import cli
 _POLICY = flags.DEFINE_string("policy", None, "A workdir, its checkpoints, one step of them, or an artifact.", required=True)
 _PROPOSALS = flags.DEFINE_string("proposals", None, "The .npz file.", required=True)
 _OUTPUT = flags.DEFINE_string("output", "", "File for the table; standard output where empty.")
+cli.on_disk("output")
 
 
 def main() -> None:

@@ -105,10 +105,6 @@ def compile_only() -> None:
 
 
 if __name__ == "__main__":
-    flags.register_validator(
-        "workdir",
-        lambda value: value is None or "://" not in value,
-        "must be a folder: checkpoints are finished by renaming one. Mount the bucket and name the folder (launch/README.md).",
-    )
+    cli.on_disk("workdir")
     flags.mark_flag_as_required("config")
     cli.run(main, __doc__ or "", distributed.leave)

@@ -100,7 +100,7 @@ def test_a_configuration_without_a_sample_asks_for_data(tmp_path):
     ("arguments", "code", "words"),
     [
         (("--config=configs/oxe.py:sample",), 2, "workdir"),
-        (("--config=configs/oxe.py:sample", "--workdir=gs://bucket/run"), 2, "--workdir=gs://bucket/run: must be a folder"),
+        (("--config=configs/oxe.py:sample", "--workdir=gs://bucket/run"), 2, "--workdir=gs://bucket/run: must lie on a disk"),
         (("--config=configs/oxe.py:sampel", "--workdir=x"), 2, "variant of configs/oxe.py must be one of"),
         (("--config=configs/oxe.py:sample", "--workdir=x", "--config.batchsize=3"), 2, "Did you mean batch_size?"),
         (("--config=configs/oxe.py:sample", "--workdir=x", "--config.method.flow.num_levels=3"), 2, "num_levels"),

@@ -15,20 +15,27 @@ from typing import Any
 
 import numpy as np
 
+from ebt_jax import simulators
 from ebt_jax.evaluation.doubt import predicts_failure
 from ebt_jax.evaluation.measured import EpisodeResult, Rollouts
 from ebt_jax.evaluation.statistics import wilson_interval
 from ebt_jax.policy import Identity
+from ebt_jax.simulators.disturbance import UNDISTURBED, Disturbance
 
-PACKAGES = ("ebt_jax", "jax", "jaxlib", "flax", "numpy", "metaworld", "robosuite", "mujoco", "gym-pusht", "pymunk")
+PACKAGES = ("ebt_jax", "jax", "jaxlib", "flax", "numpy")
+"""Beside those of the suites, `simulators.Adapter.versions`."""
 
 
-def closed_loop_results(rollouts: Rollouts) -> dict[str, Any]:
-    """The part of results.json that rollouts give: tasks, mean success rate, sampler steps, latency of a batch, throughput."""
+def closed_loop_results(rollouts: Rollouts, disturbance: Disturbance = UNDISTURBED) -> dict[str, Any]:
+    """The part of results.json that rollouts give: tasks, mean success rate, sampler steps, latency of a batch, throughput.
+
+    Under a disturbance each task says in `disturbed` in how many episodes it happened, and how many of those succeeded: one that ended
+    sooner is no recovery.
+    """
     by_task = collections.defaultdict(list)
     for episode in rollouts.episodes:
         by_task[episode.task].append(episode)
-    tasks = {task: _task(episodes) for task, episodes in by_task.items()}
+    tasks = {task: _task(episodes, disturbance) for task, episodes in by_task.items()}
     return {
         "tasks": tasks,
         "mean_success_rate": float(np.mean([task["success_rate"] for task in tasks.values()])),
@@ -84,7 +91,7 @@ def conditions(policy: Identity, suite: str, seed: int, execution_horizon: int) 
 def versions() -> dict[str, str]:
     """Python and the packages that can change a result, where installed."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in dict.fromkeys((*PACKAGES, *(name for suite in simulators.SUITES.values() for name in suite.versions))):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -129,13 +136,16 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _task(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
+def _task(episodes: Sequence[EpisodeResult], disturbance: Disturbance) -> dict[str, Any]:
     successes = sum(episode.success for episode in episodes)
+    met = [episode for episode in episodes if disturbance.happened(episode.length)]
+    disturbed = {"disturbed": {"episodes": len(met), "successes": sum(episode.success for episode in met)}}
     noted = [episode for episode in episodes if episode.doubt and not episode.failure]
     return {
         "episodes": len(episodes),
         "successes": successes,
         "success_rate": successes / len(episodes),
+        **(disturbed if disturbance != UNDISTURBED else {}),
         "failures": failures(episodes),
         "wilson_95": list(wilson_interval(successes, len(episodes))),
         "mean_return": float(np.mean([episode.total for episode in episodes])),

@@ -228,8 +228,8 @@ def open_environments(
 
 def renderer(policy: Policy, suite: str, filmed: bool = False) -> str:
     """MUJOCO_GL of the processes that `open_environments` starts: what draws their frames, which decides what a camera's policy sees."""
-    rendering = find_backend() if suite != "pusht" and (_cameras(policy, suite) or filmed) else None
-    return rendering or OFF
+    drawn = bool(_cameras(policy, suite)) or filmed
+    return (find_backend() if drawn and simulators.SUITES[suite].mujoco else None) or OFF
 
 
 def _cameras(policy: Policy, suite: str) -> tuple[str, ...]:

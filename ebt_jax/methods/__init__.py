@@ -21,7 +21,13 @@ METHODS: dict[str, tuple[Any, Any]] = {
     "flow": (Flow, flow),
     "regression": (Regression, regression),
 }
-"""name -> its settings, whose `head` says what it learns (`types.HEADS`), and (settings, mcmc, model) -> Method."""
+"""name -> its settings and (settings, mcmc, model) -> Method. How to add one: docs/extending.md.
+
+Settings are a frozen dataclass with a default for every field, and say, as fields, class variables or properties,
+  head: what the method learns, one of `types.HEADS`;
+  mcmc_read: names of `MCMC`'s settings that decide something under it ("gradient", which decides nothing anywhere, is not among them);
+  reaching: where some are lengths in units of the actions, a method (reach) -> the same settings for actions that reach so far.
+"""
 
 
 def settings_table() -> dict[str, dict[str, Any]]:
@@ -63,6 +69,6 @@ def make_method(settings: Mapping[str, Any], mcmc: MCMC, model: EnergyModel | Ve
     chosen = method_settings(settings)
     if isinstance(model, EnergyModel) != (chosen.head == "energy"):
         raise ValueError(f"model of method {settings['name']!r} must have the head {chosen.head!r}, got {type(model).__name__}.")
-    if isinstance(chosen, Contrastive | Diffusion):
+    if hasattr(chosen, "reaching"):
         chosen = chosen.reaching(reach)
     return METHODS[settings["name"]][1](chosen, mcmc, model)

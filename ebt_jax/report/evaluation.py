@@ -53,6 +53,7 @@ def headline(results: Mapping[str, Any]) -> dict[str, Any]:
         "squared error, of the mean action's": f"{100 * sum(relative) / len(relative):.1f} %" if relative else None,
         "masked cameras": ", ".join(results.get("masked_cameras", [])) or None,
         "disturbed by": _disturbance(results.get("disturbance", {})),
+        "disturbed episodes": _disturbed(tasks),
         "episodes": sum(task.get("episodes", 0) for task in tasks) or None,
         "could not go on": _stopped(tasks),
         "sampler steps": results.get("sample_steps", {}).get("mean"),
@@ -69,8 +70,15 @@ def _stopped(tasks: Iterable[Mapping[str, Any]]) -> str | None:
     return ", ".join(f"{count} ({readable(name)})" for name, count in sorted(counts.items())) or None
 
 
+def _disturbed(tasks: Iterable[Mapping[str, Any]]) -> str | None:
+    """Episodes that lasted until the disturbance, and those of them that succeeded; None where nothing is known of any."""
+    found = [task["disturbed"] for task in tasks if "disturbed" in task]
+    episodes, successes = (sum(one[name] for one in found) for name in ("episodes", "successes"))
+    return f"{episodes} ({successes} succeeded)" if found else None
+
+
 def _disturbance(settings: Mapping[str, Any]) -> str | None:
-    """What went wrong in every episode, in words; None where nothing did."""
+    """What goes wrong in every episode that lasts until then, in words; None where nothing does."""
     at = f" at step {settings['at']}" if settings.get("at") else " at the start"
     words = [
         f"a push of {settings['push']:g}{at}" if settings.get("push") else "",
@@ -107,6 +115,9 @@ def _closed_loop(tasks: Mapping[str, Any]) -> Section:
         length = sum(lengths) / len(lengths) if lengths else None
         rows.append((name, task["episodes"], task["successes"], rate, interval, length, *map(task.get, means)))
     header = ("task", "episodes", "successes", "success rate", "95 % interval", "mean length", *map(readable, means))
+    if _disturbed(tasks.values()):
+        header = (*header, "disturbed")
+        rows = [(*row, _disturbed([task])) for row, task in zip(rows, tasks.values(), strict=True)]
     if _stopped(tasks.values()):
         header = (*header, "could not go on")
         rows = [(*row, _stopped([task])) for row, task in zip(rows, tasks.values(), strict=True)]
@@ -160,7 +171,7 @@ def _films(folder: pathlib.Path, names: Sequence[str]) -> list[Markup]:
         room -= path.stat().st_size
         if len(films) == MOST_VIDEOS or room < 0:
             break
-        films.append(video(path, readable(name.removesuffix(".mp4")).removeprefix("videos ")))
+        films.append(video(path, f"{path.parent.name} {path.stem}"))
     return films
 
 

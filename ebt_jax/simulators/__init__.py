@@ -9,19 +9,29 @@ from ebt_jax.simulators.simulator import Embodiment, Simulator
 
 
 class Adapter(NamedTuple):
-    """Where a suite's class is, what it needs beside gymnasium, and the extra that installs both."""
+    """All that is known of a suite without importing it.
+
+    Attributes:
+      module, name: where its class is.
+      package: what it imports beside gymnasium.
+      extra: installs both.
+      versions: distributions that can change a result; results.json says which were there.
+      mujoco: whether MuJoCo draws its frames and films, with the OpenGL backend that `rendering` finds.
+    """
 
     module: str
     name: str
     package: str
     extra: str
+    versions: tuple[str, ...]
+    mujoco: bool
 
 
 SUITES = {
-    "metaworld": Adapter("ebt_jax.simulators.metaworld", "MetaWorld", "metaworld", "metaworld"),
-    "obstacle": Adapter("ebt_jax.simulators.obstacle", "Obstacle", "metaworld", "metaworld"),
-    "pusht": Adapter("ebt_jax.simulators.pusht", "PushT", "gym_pusht", "sim"),
-    "robosuite": Adapter("ebt_jax.simulators.robosuite", "Robosuite", "robosuite", "sim"),
+    "metaworld": Adapter("ebt_jax.simulators.metaworld", "MetaWorld", "metaworld", "metaworld", ("metaworld", "mujoco"), mujoco=True),
+    "obstacle": Adapter("ebt_jax.simulators.obstacle", "Obstacle", "metaworld", "metaworld", ("metaworld", "mujoco"), mujoco=True),
+    "pusht": Adapter("ebt_jax.simulators.pusht", "PushT", "gym_pusht", "sim", ("gym-pusht", "pymunk"), mujoco=False),
+    "robosuite": Adapter("ebt_jax.simulators.robosuite", "Robosuite", "robosuite", "sim", ("robosuite", "mujoco"), mujoco=True),
 }
 
 

@@ -35,6 +35,23 @@ class Disturbance:
         if self.at and not (self.push or self.release):
             raise ValueError(f"at of a disturbance must come with a push or a release, got at = {self.at} alone.")
 
+    def check(self, numbers: int, max_steps: int) -> None:
+        """For a policy that reads `numbers` of proprioception in episodes of at most `max_steps`.
+
+        Raises ValueError for what would never happen there: its evaluation would be undisturbed, and say otherwise.
+        """
+        if self.noise and not numbers:
+            raise ValueError(
+                f"noise of a disturbance must be for a policy that reads proprioception, got {self.noise:g} for one that reads none "
+                "(data.proprio). Leave it out, or push."
+            )
+        if self.at >= max_steps:
+            raise ValueError(f"at of a disturbance must be less than {max_steps}, the steps of this suite's episodes, got {self.at}.")
+
+    def happened(self, length: int) -> bool:
+        """Whether an episode of so many steps met all of it, and did not end before."""
+        return length > self.at
+
     def direction(self, state: int) -> float:
         """Of the push in the episode that begins at this initial state, in turns: U[0, 1)."""
         return float(np.random.default_rng((state, 0)).random())

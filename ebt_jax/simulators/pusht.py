@@ -64,6 +64,7 @@ class PushT(Simulator):
         if seed is None:
             seed = int(self.np_random.integers(2**31))
         seen, info = self._env.reset(options={"reset_to_state": initial_state(seed)})
+        self._env._last_action = None  # which gym-pusht keeps, and draws into the next episode's first picture
         self._steps, self._coverage = 0, [0.0]
         return self._observe(seen, info), {"success": False}
 

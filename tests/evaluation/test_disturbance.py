@@ -7,6 +7,8 @@ from formulas import formula_policy, suite_specs
 from jaxtyping import Array, Float
 
 from ebt_jax import simulators
+from ebt_jax.evaluation.measured import EpisodeResult, Rollouts
+from ebt_jax.evaluation.results import closed_loop_results
 from ebt_jax.evaluation.rollouts import rollout
 from ebt_jax.normalize import Statistics, VectorStatistics
 from ebt_jax.policy import Policy
@@ -135,3 +137,28 @@ def test_an_expert_that_looks_recovers_from_a_push_on_its_way(push: float, least
 def test_what_means_nothing_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} of a disturbance must"):
         Disturbance(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("about", "numbers", "message"),
+    [
+        (Disturbance(noise=0.1), 0, "must be for a policy that reads proprioception, got 0.1 for one that reads none"),
+        (Disturbance(at=300, push=1.0), 20, "at of a disturbance must be less than 300, the steps of this suite's episodes, got 300"),
+    ],
+)
+def test_what_would_never_happen_is_refused(about: Disturbance, numbers: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        about.check(numbers, 300)
+    Disturbance(at=299, push=1.0).check(0, 300)
+    Disturbance(noise=0.1).check(1, 300)
+
+
+def test_an_episode_that_ended_before_is_no_recovery() -> None:
+    """The last action that is executed after 40 steps is the 41st."""
+    about = [("a", 40, True), ("a", 41, True), ("a", 90, False), ("b", 12, True)]
+    episodes = [EpisodeResult(task, n, n, success, 0.0, length, {}, {}) for n, (task, length, success) in enumerate(about)]
+    rollouts = Rollouts(episodes, [2], {}, 16, 1.0)
+    tasks = closed_loop_results(rollouts, Disturbance(at=40, push=1.0))["tasks"]
+    assert [tasks[name]["disturbed"] for name in "ab"] == [{"episodes": 2, "successes": 1}, {"episodes": 0, "successes": 0}]
+    assert (tasks["a"]["successes"], tasks["b"]["successes"]) == (2, 1)
+    assert "disturbed" not in closed_loop_results(rollouts)["tasks"]["a"]

@@ -53,9 +53,20 @@ def test_closed_loop_writes_results_and_ends_in_the_success_rate(tmp_path: pathl
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["tasks"]["reach-v3"]["successes"] == 3
     assert results["execution_horizon"] == 4
-    assert results["videos"] == ["videos/reach-v3/000.mp4"]
-    assert (tmp_path / "videos" / "reach-v3" / "000.mp4").stat().st_size > 1000
+    (film,) = results["videos"]
+    assert film.endswith("/reach-v3/000.mp4")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.mp4")] == [film]
+    assert (tmp_path / film).stat().st_size > 1000
     assert "<video" in (tmp_path / "report.html").read_text()
+
+
+def test_a_disturbance_that_nobody_met_is_no_recovery(tmp_path: pathlib.Path) -> None:
+    ask = ("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", "--episodes=2", "--videos=0", f"--output={tmp_path}")
+    done = run(*ask, "--release=5", "--disturb_at=400")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("interval 0.342 to 1.000), 0 were disturbed (0 of them succeeded)")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["tasks"]["reach-v3"]["disturbed"] == {"episodes": 0, "successes": 0}
 
 
 def test_a_task_that_has_no_result_ends_with_1_after_all_is_written(tmp_path: pathlib.Path) -> None:
@@ -87,6 +98,29 @@ def test_an_evaluation_that_is_stopped_goes_on(tmp_path: pathlib.Path) -> None:
     assert one["tasks"] == other["tasks"]
     assert one["sample_steps"] == other["sample_steps"]
     assert not kept.exists()
+
+
+def test_an_evaluation_that_is_stopped_changes_no_film_that_older_results_name(tmp_path: pathlib.Path) -> None:
+    ask = ("--policy=formula", "--suite=metaworld", "--tasks=reach-v3", "--videos=1", "--num_envs=1", f"--output={tmp_path}")
+    assert run(*ask, "--episodes=1").returncode == 0
+    (old,) = json.loads((tmp_path / "results.json").read_text())["videos"]
+    before, mine = (tmp_path / old).read_bytes(), tmp_path / "videos" / "mine" / "000.mp4"
+    mine.parent.mkdir()
+    mine.write_bytes(before)
+    others = (*ask, "--episodes=6", "--release=4")
+    with subprocess.Popen(command(*others), stderr=subprocess.PIPE, text=True) as second:
+        while not (tmp_path / "unfinished.jsonl").exists():
+            assert second.poll() is None
+            time.sleep(0.01)
+        second.send_signal(signal.SIGTERM)
+        second.communicate()
+    assert second.returncode == 75
+    assert json.loads((tmp_path / "results.json").read_text())["videos"] == [old]
+    assert (tmp_path / old).read_bytes() == before
+    assert run(*others).returncode == 0
+    (new,) = json.loads((tmp_path / "results.json").read_text())["videos"]
+    assert new != old
+    assert sorted(tmp_path.rglob("*.mp4")) == sorted([tmp_path / new, mine])  # old films go, and nothing else does
 
 
 def test_open_loop_measures_what_the_run_held_out_and_says_so(tmp_path: pathlib.Path) -> None:
@@ -137,6 +171,8 @@ def test_wrong_usage_ends_with_2_before_anything_is_loaded(tmp_path: pathlib.Pat
         (("--max_steps=100",), "--max_steps"),
         (("--stop_gradient=nan",), "stopping.min_gradient must be at least 0, got nan"),
         (("--num_envs=17",), "--num_envs"),
+        (("--worker=0/2", "--videos=3"), "--videos must not go with --worker, which films nothing, got 3"),
+        (("--merge", "--seed=1"), "--policy and --suite and --tasks and --seed must not go with --merge"),
     )
     *refused, loaded = outcomes("evaluate", [*((*ask, *flags) for flags, _ in wrong), ask])
     for (flags, words), (code, said) in zip(wrong, refused, strict=True):
@@ -152,6 +188,7 @@ def test_what_a_policy_cannot_be_asked_is_wrong_usage(tmp_path: pathlib.Path) ->
         (("--execution=realtime",), "warm_start must be asked of a policy that descends"),
         (("--worker=3/4",), "--worker must be of at most the 2 episodes, got 3/4"),
         (("--sample_steps=3",), "--sample_steps: num_steps must be 2, got 3"),
+        (("--release=5", "--disturb_at=500"), "less than 500, the steps of this suite's episodes, got 500"),
     )
     found = outcomes("evaluate", [(*ask, *flags) for flags, _ in wrong], prepare=PARTICULAR)
     for (flags, words), (code, said) in zip(wrong, found, strict=True):

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from ebt_jax import simulators
 from ebt_jax.evaluation import results
 
 
@@ -29,3 +30,11 @@ def test_the_commit_is_of_a_repository_that_holds_the_package(tmp_path: pathlib.
     assert results.git_commit() == git("rev-parse", "HEAD")
     module.write_text("changed")
     assert results.git_commit() == git("rev-parse", "HEAD") + "-dirty"
+
+
+def test_versions_are_of_what_the_suites_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"python", "jax", "metaworld", "mujoco"} <= set(results.versions())
+    assert "pytest" not in results.versions()
+    adapter = simulators.SUITES["pusht"]._replace(versions=("pytest", "no-such-distribution"))
+    monkeypatch.setitem(simulators.SUITES, "another", adapter)
+    assert results.versions()["pytest"] == pytest.__version__

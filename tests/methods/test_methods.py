@@ -81,6 +81,10 @@ def prepared(request):
     return _prepare(tuple(request.param.items()))
 
 
+def test_no_method_is_left_out():
+    assert {settings["name"] for settings in EVERY_METHOD} == set(METHODS)
+
+
 def keys(n, seed=0):
     return jax.random.split(jax.random.key(seed), n)
 

@@ -167,6 +167,18 @@ def test_a_disturbed_evaluation_says_so(disturbance, said, evaluated):
     assert summary(soup(write_evaluation_report(evaluated))).get("disturbed by") == said
 
 
+def test_disturbed_episodes_are_counted(evaluated):
+    task = {**RESULTS["tasks"]["reach-v3"], "disturbed": {"episodes": 2, "successes": 1}}
+    other = {**task, "disturbed": {"episodes": 0, "successes": 0}}
+    results = {**RESULTS, "disturbance": {"at": 10, "push": 0.05}, "tasks": {"reach-v3": task, "push-v3": other}}
+    (evaluated / "results.json").write_text(json.dumps(results))
+    page = soup(write_evaluation_report(evaluated))
+    assert summary(page)["disturbed episodes"] == "2 (1 succeeded)"
+    rows = [[cell.text for cell in row.find_all("td")] for row in page.find("table").find_all("tr")[1:]]
+    assert [row[-1] for row in rows] == ["2 (1 succeeded)", "0 (0 succeeded)"]
+    assert page.find("table").find_all("th")[-1].text == "disturbed"
+
+
 def test_episodes_that_could_not_go_on_are_counted(evaluated):
     task = {**RESULTS["tasks"]["reach-v3"], "failures": {"not_finite": 1}}
     (evaluated / "results.json").write_text(json.dumps({**RESULTS, "tasks": {"reach-v3": task, "push-v3": RESULTS["tasks"]["reach-v3"]}}))

@@ -66,3 +66,16 @@ def test_an_episode_lasts_300_steps() -> None:
     cut = [simulator.step(corner)[3] for _ in range(300)]
     assert not any(cut[:-1])
     assert cut[-1]
+
+
+def test_the_first_picture_shows_nothing_of_the_episode_before() -> None:
+    """A picture shows where the agent was sent last."""
+    fresh, used = simulators.make("pusht", "pusht"), simulators.make("pusht", "pusht")
+    used.reset(seed=100_001)
+    used.step(np.array([400.0, 60.0], np.float32))
+    for simulator in (fresh, used):
+        simulator.reset(seed=100_000)
+    np.testing.assert_array_equal(used.picture(), fresh.picture())
+    used.step(np.array([400.0, 60.0], np.float32))
+    red = (used.picture() == [255, 0, 0]).all(axis=-1)
+    assert red.any()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import ebt_jax
+from ebt_jax import methods
 from ebt_jax.data.loader import make_loader
 from ebt_jax.data.mixture import open_mixture
 from ebt_jax.evaluation.open_loop import open_loop
@@ -27,6 +28,10 @@ METHODS = [
 ]
 
 
+def test_no_method_is_left_out():
+    assert {settings["name"] for settings in METHODS} == set(methods.METHODS)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", METHODS, ids=lambda settings: "-".join(str(v) for v in settings.values() if isinstance(v, str)))
 def test_from_data_to_report(settings, tiny_config, tmp_path):
@@ -40,7 +45,7 @@ def test_from_data_to_report(settings, tiny_config, tmp_path):
     draw_policy(tmp_path, policy, held_out)
     page = write_run_report(tmp_path).read_text()
     has_energy = policy.method.energy is not None
-    assert has_energy == (settings["name"] in ("ebt", "equilibrium", "contrastive") and settings.get("head") != "vector")
+    assert has_energy == (methods.method_settings(settings).head == "energy")
     assert (tmp_path / DESCENT).exists()
     assert (tmp_path / LANDSCAPE).exists() == has_energy == ("Minimising the energy" in page) == ("no energy" not in page)
     measured = open_loop(policy, mixture, "validation", 1, seed=0)
