@@ -225,14 +225,6 @@ def _checked_disturbance() -> Disturbance:
         raise flags.ValidationError(f"--disturb_at, --push, --release and --observation_noise must fit together: {error}") from error
 
 
-def _check_disturbance(disturbance: Disturbance, policy: Any, suite: str) -> None:
-    """Raises flags.ValidationError for one that would never happen to this policy."""
-    try:
-        disturbance.check(len(policy.specs.observation.proprio), simulators.embodiment(suite).max_steps)
-    except ValueError as error:
-        raise flags.ValidationError(f"--disturb_at and --observation_noise must come to pass: {error}") from error
-
-
 def _check_flags() -> None:
     """Raises flags.ValidationError for a flag that would change nothing, and for flags that do not fit together."""
     if _DECAY.present and _EXECUTION.value != "ensemble":
@@ -331,9 +323,9 @@ def _closed_loop(
 
     if shard is not None and shard[0] >= len(asked.tasks) * asked.episodes:
         raise flags.ValidationError(f"--worker must be of at most the {len(asked.tasks) * asked.episodes} episodes, got {_WORKER.value}.")
-    _check_disturbance(disturbance, policy, asked.suite)
     execution = _execution(horizon)
     with cli.wrong_usage():
+        disturbance.check(len(policy.specs.observation.proprio), simulators.embodiment(asked.suite).max_steps)
         if _DOUBT.value:
             policy.check_energy("--doubt")
         asking = Asking(_SAMPLE_STEPS.value, _stopping(policy, BATCH_SIZE), _NUM_STARTS.value)

@@ -76,6 +76,7 @@ def test_the_splits_are_filtered_as_in_the_run(tmp_path: pathlib.Path) -> None:
     ]
     least = int(np.median(lengths)) + 1
     policy = constant_policy([0.0] * 4, RUN._replace(held_out={**RUN.held_out, "filters": {"min_steps": least}}))
+    policy = dataclasses.replace(policy, identity=policy.identity._replace(robot=SAMPLE))
     with pytest.raises(ValueError, match=r"must hold what the policy's run learnt from.* got \d+ of \d+.*Bring the files back"):
         open_dataset(policy, folder, SAMPLE, str(tmp_path), as_trained=True)  # a formula learnt from nothing
     run = open_mixture(
