@@ -19,12 +19,12 @@ import formulas
 import ebt_jax.loading
 from ebt_jax import cli, evaluate
 from ebt_jax.policy import Experiment
-ebt_jax.loading.load = lambda path: {policy}
+ebt_jax.loading.load = lambda path, robot: {policy}
 cli.run(evaluate.main, evaluate.__doc__)
 """
 PARTICULAR = """
 import dataclasses, formulas
-def load(path):
+def load(path, robot):
     policy = formulas.reaching_policy()
     def sample(params, context, keys, num_steps):
         if num_steps != 2:

@@ -90,7 +90,7 @@ def test_results_hold_what_the_contract_says(wandering: Policy) -> None:
     results = json.loads(json.dumps({**conditions(wandering.identity, "pusht", 0, 4), **measured}))
     wanted = {"suite", "policy", "tasks", "mean_success_rate", "sample_steps", "latency_ms", "execution_horizon", "seed"}
     assert wanted | {"versions", "git", "hardware", "command"} <= set(results)
-    assert results["policy"] == {"path": "formula", "sha256": "0" * 64, "step": 7, "method": "formula"}
+    assert results["policy"] == {"path": "formula", "sha256": "0" * 64, "step": 7, "method": "formula", "robot": ""}
     task = results["tasks"]["pusht"]
     assert {"episodes", "successes", "success_rate", "wilson_95", "mean_return", "mean_score", "mean_final_coverage", "episode"} <= set(
         task

@@ -54,7 +54,7 @@ def test_wrong_usage_is_exit_code_2_before_anything_is_loaded(tmp_path):
 
 def test_steps_that_the_policy_does_not_take_are_wrong_usage():
     taking_two = """
-def load(path):
+def load(path, robot):
     import dataclasses, echo
     def sample(*given):
         if given[-1] > 2:

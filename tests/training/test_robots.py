@@ -40,36 +40,41 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(tiny_config, data):
     about = {"data_dir": str(data), "mixture": {"toy": 3.0, "arm": 1.0}, "combine": "union", "validation_fraction": 0.0}
-    short = {"num_steps": 2, "batch_size": 8, "eval_interval": 0, "save_interval": 2, "log_interval": 1}
+    short = {"num_steps": 1, "batch_size": 8, "eval_interval": 0, "save_interval": 0, "log_interval": 1}
     return {**tiny_config, **short, "method": {"name": "ebt"}, "data": {**tiny_config["data"], **about}}
 
 
 @pytest.fixture(scope="module")
 def run(config, tmp_path_factory):
+    """The workdir of one update on both robots."""
     workdir = tmp_path_factory.mktemp("run")
     train(config, workdir)
     return workdir
 
 
 def untrained(settings, config):
-    """The model of a method on the union, random where it would start at zero; and a batch of both robots."""
+    """The model of a method on the union, all of it random, and a batch of both robots."""
     parsed = Settings.from_dict({**config, "method": settings})
     mixture = open_mixture(parsed.data)
     model = make_model(parsed.model, mixture.specs, method_settings(settings).head)
     parts = [mixture.batch(one, one.train, np.arange(2)) for one in mixture.datasets]
     batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-    leaves, tree = jax.tree.flatten(model.init(jax.random.key(0), batch))
-    drawn = [0.3 * jax.random.normal(jax.random.key(n), leaf.shape) for n, leaf in enumerate(leaves)]
-    return model, jax.tree.unflatten(tree, drawn), batch, mixture
+    draw = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    return model, jax.tree.map(lambda leaf: 0.3 * draw.standard_normal(leaf.shape, np.float32), shapes), batch, mixture
 
 
-def answers(model, params, context, actions):
+def answers(model, params, observation, actions):
     """E and its gradient, or the chunk that is predicted."""
-    if isinstance(model, EnergyModel):
-        energy, back = jax.vjp(lambda a: model.energy(params, context, a), actions)
-        return energy, back(jnp.ones_like(energy))[0]
-    time = jnp.full(len(actions), 0.5) if "time_hidden" in params else None
-    return (chunk := model.predict(params, context, actions, time)), chunk
+
+    def ask(params, observation, actions):
+        context = model.encode(params, observation)
+        if isinstance(model, EnergyModel):
+            energy, back = jax.vjp(lambda a: model.energy(params, context, a), actions)
+            return energy, back(jnp.ones_like(energy))[0]
+        return model.predict(params, context, actions, jnp.full(len(actions), 0.5) if "time_hidden" in params else None)
+
+    return jax.tree.leaves(jax.jit(ask)(params, observation, actions))
 
 
 @pytest.mark.parametrize("settings", METHODS, ids=lambda settings: settings["name"])
@@ -77,34 +82,34 @@ def test_a_network_never_sees_what_a_robot_lacks(settings, config):
     model, params, batch, _ = untrained(settings, config)
     lacking = ~np.broadcast_to(batch.observation.action_present[:, None], batch.actions.shape)
     assert lacking.any(axis=(1, 2)).all()
-    context = model.encode(params, batch.observation)
     noise = np.random.default_rng(0).normal(size=(2, *lacking.shape)).astype(np.float32)
-    (first, move), (second, other) = (answers(model, params, context, jnp.where(lacking, n, noise[0])) for n in noise)
-    np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(move, other)
-    assert (np.asarray(move)[lacking] == 0).all()
-    assert (np.asarray(move)[~lacking] != 0).all()
+    first, second = (answers(model, params, batch.observation, np.where(lacking, n, noise[0])) for n in noise)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+    move = np.asarray(first[-1])
+    assert (move[lacking] == 0).all()
+    assert (move[~lacking] != 0).all()
 
 
 @pytest.mark.parametrize("settings", METHODS, ids=lambda settings: settings["name"])
 def test_a_placed_model_is_the_union_s_on_one_robot(settings, config):
     """On the columns of a robot it says what the union's says of a sample of that robot."""
     model, params, batch, mixture = untrained(settings, config)
-    context = model.encode(params, batch.observation)
     chunks = np.random.default_rng(1).normal(size=batch.actions.shape).astype(np.float32)
-    whole = answers(model, params, context, jnp.asarray(chunks))
+    whole = answers(model, params, batch.observation, chunks)
     for number, dataset in enumerate(mixture.datasets):
         rows, place = slice(2 * number, 2 * number + 2), dataset.place
         own = placed(model, mixture.specs, *place)
         assert own.action_shape == (4, 3)
         mine = jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch.observation)
         seen = mine._replace(proprio=mine.proprio[..., place.proprio], action_present=None)
-        found = answers(own, params, own.encode(params, seen), jnp.asarray(chunks[rows][..., place.action]))
+        found = answers(own, params, seen, chunks[rows][..., place.action])
         for theirs, ours in zip(whole, found, strict=True):
             expected = np.asarray(theirs)[rows]
             np.testing.assert_allclose(ours, expected[..., place.action] if expected.ndim == 3 else expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_policy_acts_as_one_of_its_robots(run, data):
     trees = {tree["name"]: tree for tree in json.loads(next(run.glob("checkpoints/*/assets/datasets.json")).read_text())}
     for name, spec in ((None, toy_rlds.SPEC), ("toy", toy_rlds.SPEC), ("arm", toy_rlds.ARM)):
@@ -125,6 +130,7 @@ def test_a_policy_acts_as_one_of_its_robots(run, data):
         open_dataset(ebt_jax.load(run), str(data), "arm")
 
 
+@pytest.mark.slow
 def test_an_artifact_is_of_one_robot(run, tmp_path):
     arm = ebt_jax.load(run, robot="arm")
     export_policy(arm, tmp_path / "arm", ["cpu"])
@@ -136,6 +142,7 @@ def test_an_artifact_is_of_one_robot(run, tmp_path):
         ebt_jax.load(tmp_path / "arm", robot="toy")
 
 
+@pytest.mark.slow
 def test_datasets_of_one_robot_differ_in_statistics_alone(config, data, tmp_path):
     """Without a union a named dataset's numbers are the policy's, by its own statistics; the network is the same."""
     far = [[{**toy_rlds.make_episode(number, 4), "action": 5 * toy_rlds.arm_moves(number) / [1, 1, 5]} for number in range(3)]]
@@ -150,6 +157,7 @@ def test_datasets_of_one_robot_differ_in_statistics_alone(config, data, tmp_path
     assert toy.specs == far.specs
 
 
+@pytest.mark.slow
 def test_a_union_that_does_not_place_its_robots_states_acts_in_all_its_numbers(run):
     trained = read_trained(run, "policy")
     trees = [{key: value for key, value in tree.items() if key != "proprio_columns"} for tree in json.loads(trained.datasets)]
@@ -159,6 +167,7 @@ def test_a_union_that_does_not_place_its_robots_states_acts_in_all_its_numbers(r
         acting_as(old, "arm")
 
 
+@pytest.mark.slow
 def test_the_report_draws_a_union_s_main_robot(config, run, data):
     settings = Settings.from_dict({**config, "data": {**config["data"], "validation_fraction": 0.3}})
     draw_held_out(run, settings.data, 0)
