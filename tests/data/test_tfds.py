@@ -89,7 +89,7 @@ def test_every_encoding(tmp_path, settings):
     np.testing.assert_array_equal(index.columns["proprio"], np.float32(expected))
     assert [index.texts[i] for i in index.columns["text"]] == [s["words"] for s in seen]
 
-    mixture = open_mixture(settings(mixture="every", cameras=("primary", "wrist"), observation_horizon=1))
+    mixture = open_mixture(settings(mixture="every", cameras=("primary", "wrist"), observation_horizon=1, language="embedding"))
     cameras = (CameraSpec("primary", 6, 7), CameraSpec("wrist", 6, 7))  # as stored, so that nothing is resized
     specs = dataclasses.replace(mixture.specs, observation=dataclasses.replace(mixture.specs.observation, cameras=cameras))
     batch = gather(mixture.split("train")[0], np.arange(5), specs)
