@@ -378,6 +378,7 @@ def test_a_scale_of_fewer_contestants_shows_no_others(tmp_path):
     assert "energy-score" not in section.split("\n\n", 2)[2]
 
 
+@pytest.mark.slow
 def test_the_committed_pages_show_the_committed_cells():
     settings = read_settings()
     finished = finished_scales(settings, "confirmation", "small", read_results(RESULTS, "confirmation"))

@@ -25,7 +25,7 @@ from ebt_jax.training.settings import Settings
 from ebt_jax.training.trained import acting_as, read_trained
 from ebt_jax.types import EnergyModel
 
-METHODS = [{"name": "ebt"}, {"name": "equilibrium", "head": "vector"}, {"name": "flow"}]
+METHODS = [{"name": "ebt"}, {"name": "flow"}, pytest.param({"name": "equilibrium", "head": "vector"}, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
