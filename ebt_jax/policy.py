@@ -20,7 +20,7 @@ from ebt_jax.normalize import Normalizer, Statistics, normalize, normalize_withi
 from ebt_jax.observation import check_observation
 from ebt_jax.specs import Specs
 from ebt_jax.starts import lowest, repeat, spread_descent, start_keys
-from ebt_jax.steering import check_request, make_descent
+from ebt_jax.steering import check_request, check_sampler, make_descent
 from ebt_jax.stopping import Stopping
 from ebt_jax.types import Batch, Context, Descent, Keys, Method, Observation, Params, Sample
 from ebt_jax.uncertainty import Doubt, doubt
@@ -259,9 +259,7 @@ class Policy:
 
     def check_steps(self, num_steps: int) -> None:
         """Raises ValueError for a number of steps that the method's sampler does not take. Nothing is computed."""
-        context = jax.eval_shape(self.method.encode, self.params, empty_batch(self.specs).observation)
-        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-        jax.eval_shape(lambda params, context, keys: self.method.sample(params, context, keys, num_steps), self.params, context, keys)
+        check_sampler(self.method, self.params, empty_batch(self.specs).observation, num_steps)
 
     def sample_keys(self, seed: int, episodes: Int[np.ndarray, " b"], steps: Int[np.ndarray, " b"]) -> Keys:
         """One key per row from (seed, episode, step): the same draw in whatever batch the row comes."""

@@ -1,5 +1,6 @@
 """What a caller asks of a descent, checked and put into the method's own units."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -7,7 +8,14 @@ from ebt_jax.constraints import Constraint
 from ebt_jax.execution import WarmStart
 from ebt_jax.normalize import Normalizer, normalize
 from ebt_jax.stopping import CAPACITY, Stopping
-from ebt_jax.types import Descent, Method
+from ebt_jax.types import Descent, Method, Observation, Params
+
+
+def check_sampler(method: Method, params: Params, observation: Observation, num_steps: int) -> None:
+    """Raises ValueError for a number of steps that the method cannot sample with, from the shapes of its parameters alone."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), len(observation.proprio)))
+    sample = lambda params, observation, keys: method.sample(params, method.encode(params, observation), keys, num_steps)
+    jax.eval_shape(sample, params, observation, keys)
 
 
 def check_request(

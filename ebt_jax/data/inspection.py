@@ -91,7 +91,7 @@ def sample(folder: Folder, entry: Entry, split: str, episodes: int, seed: int = 
     record can be used; FileNotFoundError for a missing shard.
     """
     if not folder.num_records(split):
-        full = sorted(name for name, shards in folder.splits.items() if sum(shard.num_records for shard in shards))
+        full = sorted(name for name in folder.splits if folder.num_records(name))
         raise ValueError(f"split of {folder.name!r} must be one that holds episodes, {full}, got {split!r}.")
     check_features(folder, entry)
     shards = folder.splits[split]
@@ -144,7 +144,7 @@ def facts(found: Sample) -> dict[str, Any]:
         "version": found.folder.version,
         "path": str(found.folder.path),
         "file_format": found.folder.file_format,
-        "splits": {name: sum(shard.num_records for shard in shards) for name, shards in found.folder.splits.items()},
+        "splits": {name: found.folder.num_records(name) for name in found.folder.splits},
         "sampled": {
             "split": found.split,
             "episodes": len(found.episodes),

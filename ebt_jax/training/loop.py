@@ -20,6 +20,7 @@ from ebt_jax.interruption import Interrupted, termination_requested
 from ebt_jax.methods import unread_mcmc
 from ebt_jax.models.pretrained import load_pretrained
 from ebt_jax.sharding import batch_shapes, make_mesh, to_devices
+from ebt_jax.steering import check_sampler
 from ebt_jax.training import initialize
 from ebt_jax.training.metrics import MetricsLog, Stopwatch
 from ebt_jax.training.optimizer import make_optimizer, name_prefix, network, trained_share, tuned
@@ -29,7 +30,7 @@ from ebt_jax.training.settings import Settings
 from ebt_jax.training.state import TrainState, init_state, sharded_init, with_values
 from ebt_jax.training.step import make_train_step
 from ebt_jax.training.utilization import samples_at_peak
-from ebt_jax.training.validate import check_sampler, make_validate
+from ebt_jax.training.validate import make_validate
 from ebt_jax.training.watchdog import SLOW_SECONDS, Watchdog
 from ebt_jax.training.workdir import check_workdir, claim_workdir, compare_workdir, hold_workdir
 from ebt_jax.types import Batch
@@ -133,7 +134,7 @@ def train(
         watch.rest("init")
         sample_steps = settings.sample_steps or method.sample_steps
         with watch.part("compile"):
-            check_sampler(method, shapes.params, example, sample_steps)
+            check_sampler(method, shapes.params, example.observation, sample_steps)
             traced = train_step.lower(state, batch_shapes(example, settings.batch_size, mesh))
             distributed.meet("checked")  # nothing is written before every process had its chance to refuse
             claim_workdir(workdir, config)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ebt_jax.models.transfer import renormalize_proprio, state_rows
 from ebt_jax.normalize import Normalizer, Statistics, VectorStatistics, constant, make_normalizer, resolution
 from ebt_jax.specs import Specs
-from ebt_jax.training.settings import Settings
+from ebt_jax.training.settings import Settings, dataset_statistics
 from ebt_jax.training.trained import Trained
 from ebt_jax.types import Params
 
@@ -49,7 +49,7 @@ def read_as(source: Trained, dataset: str) -> Reading:
 
 def _placed(tree: Mapping[str, Any], names: list[str], otherwise: VectorStatistics) -> tuple[VectorStatistics, NDArray[np.bool_]]:
     """A dataset's statistics of the state in the order of `names`, and which of them it has; `otherwise` where it lacks one."""
-    own = Statistics.from_json(json.dumps(tree["statistics"])).proprio
+    own = dataset_statistics(tree).proprio
     places = {dimension["name"]: i for i, dimension in enumerate(tree["spec"]["proprio"])}
     at = np.array([places.get(name, -1) for name in names], int)
     fields = [field.name for field in dataclasses.fields(VectorStatistics)]

@@ -178,7 +178,7 @@ class Settings:
 
 def _reach(dataset: Mapping[str, Any], mode: Mode) -> float:
     """Of one dataset of a manifest, by its own statistics."""
-    statistics = Statistics.from_json(json.dumps(dataset["statistics"]))
+    statistics = dataset_statistics(dataset)
     return action_reach(statistics.action, mode, tuple(ActionDimension(**dimension) for dimension in dataset["spec"]["action"]))
 
 
@@ -238,3 +238,8 @@ def _check_types(prefix: str, tree: Mapping[str, Any], kind: type) -> None:
 def _is_of(value: Any, kind: type) -> bool:
     """Whether a plain value may stand where `kind` is wanted: whole numbers are numbers, True and False are none."""
     return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+
+
+def dataset_statistics(dataset: Mapping[str, Any]) -> Statistics:
+    """Those of one dataset of a manifest (`Mixture.manifest`)."""
+    return Statistics.from_json(json.dumps(dataset["statistics"]))

@@ -17,7 +17,7 @@ from ebt_jax.normalize import Statistics
 from ebt_jax.policy import empty_batch
 from ebt_jax.specs import Specs
 from ebt_jax.training.optimizer import plain, tuned
-from ebt_jax.training.settings import Settings
+from ebt_jax.training.settings import Settings, dataset_statistics
 from ebt_jax.types import Method, Params
 
 
@@ -91,7 +91,7 @@ def acting_as(trained: Trained, robot: str = "") -> tuple[Trained, str]:
     if tree.get("action_columns") is None:
         if tree is main:
             return trained, tree["name"]
-        return trained._replace(statistics=_statistics(tree), calibration=""), tree["name"]
+        return trained._replace(statistics=dataset_statistics(tree), calibration=""), tree["name"]
     if "proprio_columns" not in tree:
         if robot:
             raise ValueError(f"robot must be left out for a union whose checkpoint does not place its robots' states, got {robot!r}.")
@@ -101,17 +101,12 @@ def acting_as(trained: Trained, robot: str = "") -> tuple[Trained, str]:
     return (
         trained._replace(
             specs=alone(trained.specs, DatasetSpec.from_json(json.dumps(tree["spec"]))),
-            statistics=_statistics(tree),
+            statistics=dataset_statistics(tree),
             method=acted.make_method(trained.specs, trained.statistics, trained.datasets, place),
             calibration=trained.calibration if tree is main else "",
         ),
         tree["name"],
     )
-
-
-def _statistics(dataset: dict[str, Any]) -> Statistics:
-    """Of one dataset of a manifest."""
-    return Statistics.from_json(json.dumps(dataset["statistics"]))
 
 
 def _without_files(config: dict[str, Any], datasets: str) -> dict[str, Any]:

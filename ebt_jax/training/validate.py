@@ -31,13 +31,6 @@ class _Sums(NamedTuple):
     unit_count: Int[Array, " a"]
 
 
-def check_sampler(method: Method, params: Params, example: Batch, num_steps: int) -> None:
-    """Raises ValueError for a number of steps that the method cannot sample with, from the shapes of its parameters alone."""
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), len(example.actions)))
-    sample = lambda params, observation, keys: method.sample(params, method.encode(params, observation), keys, num_steps)
-    jax.eval_shape(sample, params, example.observation, keys)
-
-
 def make_validate(
     method: Method, num_steps: int, mesh: Mesh, action: ActionSpec, units: Units, seed: int, accumulate_steps: int = 1
 ) -> Validate:
